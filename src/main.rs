@@ -1,0 +1,2 @@
+//! The `mailrail` binary.
+fn main() {}
