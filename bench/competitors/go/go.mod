@@ -1,0 +1,3 @@
+module mailrail/bench
+
+go 1.19

@@ -1,0 +1,83 @@
+"""The two receivers: Postfix's smtp-sink, and ours with or without a link delay."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from . import processes, tools
+
+READY_SECONDS = 10.0
+_CONNECTIONS_MAX = 2048
+
+
+@dataclass(frozen=True)
+class Receiver:
+    """A receiver that is serving."""
+
+    name: str
+    port: int
+    pid: int
+
+
+@contextlib.contextmanager
+def smtp_sink() -> Iterator[Receiver]:
+    """Postfix's smtp-sink: PIPELINING, no CHUNKING, one thread, discards what it gets."""
+    port = processes.free_port()
+    command = [tools.smtp_sink(), "-m", str(_CONNECTIONS_MAX)]
+    if os.geteuid() == 0:
+        command += ["-u", "nobody"]
+    command += [f"127.0.0.1:{port}", str(_CONNECTIONS_MAX)]
+    with _started("smtp-sink", command) as (process, _):
+        _await(lambda: _greets(port), "smtp-sink", process)
+        yield Receiver("smtp-sink", port, process.pid)
+
+
+@contextlib.contextmanager
+def our_sink(*options: str) -> Iterator[Receiver]:
+    """`mailrail sink` with `options`; it prints the address it listens on."""
+    command = [tools.mailrail(), "sink", "--listen", "127.0.0.1:0", *options]
+    with _started("mailrail-sink", command) as (process, log):
+        address = _await(lambda: _announced(log), "mailrail sink", process)
+        yield Receiver(" ".join(["mailrail sink", *options]), int(address[1]), process.pid)
+
+
+@contextlib.contextmanager
+def _started(name: str, command: list[str]):
+    log = tools.OUT / "logs" / f"{name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        process = processes.start(command, output, output)
+    try:
+        yield process, log
+    finally:
+        processes.stop(process)
+
+
+def _await(ready, name: str, process):
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline:
+        answer = ready()
+        if answer:
+            return answer
+        if process.poll() is not None:
+            raise RuntimeError(f"{name} exited {process.returncode} before it served")
+        time.sleep(0.02)
+    raise RuntimeError(f"{name} did not serve within {READY_SECONDS:.0f} s")
+
+
+def _greets(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+            return connection.recv(3) == b"220"
+    except OSError:
+        return False
+
+
+def _announced(log) -> re.Match | None:
+    return re.search(r"listening on \S+:(\d+)", log.read_text(errors="replace"))
