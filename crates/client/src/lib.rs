@@ -1,1 +1,35 @@
-//! client
+//! A pooled, pipelined, TLS-resumed SMTP client.
+//!
+//! [`Pool`] keeps warm connections to one relay or several, sends each message in as few round
+//! trips as the relay allows, and gives one result per recipient. It needs a tokio runtime.
+//!
+//! ```no_run
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! use client::{Pool, Relay};
+//! use smtp::{Content, Envelope};
+//!
+//! let pool = Pool::builder("smtp://relay.example:587".parse::<Relay>()?).build()?;
+//! let envelope = Envelope::single("me@example.org".parse::<smtp::Address>()?, "you@example.net".parse::<smtp::Address>()?);
+//! let content = Content::from_text(b"Subject: hello\n\nHello.\n")?;
+//! let report = pool.send(envelope, content).await;
+//! for result in &report.results {
+//!     match result {
+//!         Ok(accepted) => println!("sent: {}", accepted.reply),
+//!         Err(failure) => println!("not sent: {failure}"),
+//!     }
+//! }
+//! pool.close().await;
+//! # Ok(()) }
+//! ```
+
+mod config;
+mod failure;
+mod pool;
+mod relay;
+mod report;
+
+pub use config::{BuildError, Concurrency, PoolBuilder, Timeouts, Wire};
+pub use failure::{Cause, Failure, Kind, Scope, Stage};
+pub use pool::Pool;
+pub use relay::{Relay, RelayError, Secret, TlsMode};
+pub use report::{Accepted, PoolStats, Report, Timings};

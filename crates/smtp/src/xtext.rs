@@ -35,10 +35,6 @@ pub(crate) fn decode(xtext: &[u8]) -> Option<String> {
     String::from_utf8(out).ok()
 }
 
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the command parser is its user")
-)]
 /// Upper-case only, as the RFC's grammar has it.
 fn hex(b: u8) -> Option<u8> {
     match b {
