@@ -46,15 +46,13 @@ def debian(program: str, package: str) -> str:
 
 @functools.cache
 def mailrail() -> str:
-    """`$MAILRAIL`, or this repository's release build, built when missing."""
+    """`$MAILRAIL`, or this repository's release build, brought up to date."""
     named = os.environ.get("MAILRAIL")
     if named:
         return named
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-    binary = target / "release" / "mailrail"
-    if not binary.exists():
-        _must(["cargo", "build", "--release", "--locked", "--bin", "mailrail"], cwd=ROOT)
-    return str(binary)
+    _must(["cargo", "build", "--release", "--locked", "--quiet", "--bin", "mailrail"], cwd=ROOT)
+    return str(target / "release" / "mailrail")
 
 
 @functools.cache
