@@ -9,7 +9,7 @@
 //! | How long to wait after a failure? | [`backoff::Backoff`] |
 //! | Is this failure worth another try? | [`retry::RetryPolicy`] |
 //! | May *anything* be retried now, or would that feed the fire? | [`budget::RetryBudget`] |
-//! | How many at once? | `gradient::Gradient2` (to come) |
+//! | How many at once? | [`gradient::Gradient2`] |
 //! | Is this endpoint worth connecting to? | [`breaker::Breaker`] |
 //!
 //! Invariants: no call allocates, blocks or panics, whatever the arguments; a `now` that runs backwards is taken as the
@@ -19,6 +19,7 @@
 pub mod backoff;
 pub mod breaker;
 pub mod budget;
+pub mod gradient;
 pub mod rate;
 pub mod retry;
 pub mod rng;
