@@ -1,0 +1,359 @@
+//! `mailrail bench`: how fast a server takes mail, and what bounds it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use client::{PoolBuilder, PoolStats};
+use serde_json::json;
+use smtp::{Address, Content, Envelope, Recipient};
+
+use crate::cmd::relay::{self, RelayArgs};
+use crate::cmd::wire::{self, WireArgs, WireSettings};
+use crate::exit::{Exit, OrExit, Outcome, Stop};
+use crate::load::{self, Load, LoadReport};
+use crate::machine;
+use crate::mistakes::Mistakes;
+
+const EXAMPLES: &str = "\
+Examples:
+  mailrail bench smtp://127.0.0.1:2525 --messages 100000
+  mailrail bench smtp://127.0.0.1:2525 --mode windowed --window 8 --duration 10
+  mailrail bench smtp://relay.example:25 --tls required --reconnect-every 10 --no-resumption
+  mailrail bench smtp://127.0.0.1:2525 --connections auto --json
+
+Mail is really sent: point it at a server of your own, such as `mailrail sink`.";
+
+/// Flags of `mailrail bench`.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// The server: smtp[s]://[user@]host[:port]
+    url: String,
+
+    #[command(flatten)]
+    wire: WireArgs,
+
+    #[command(flatten)]
+    relay: RelayArgs,
+
+    #[command(flatten)]
+    what: WhatArgs,
+
+    /// Print one JSON object and nothing else
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is sent, and for how long.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Load")]
+struct WhatArgs {
+    /// Stop after so many messages [default: 10000, or no end with --duration]
+    #[arg(long, short = 'n', value_name = "N")]
+    messages: Option<String>,
+
+    /// Stop after so many seconds
+    #[arg(long, short, value_name = "SECONDS")]
+    duration: Option<String>,
+
+    /// Octets of a message, header section included
+    #[arg(long, value_name = "BYTES", default_value = "4096")]
+    size: String,
+
+    /// Recipients of each message
+    #[arg(long, value_name = "N", default_value = "1")]
+    recipients: String,
+
+    /// Reverse-path
+    #[arg(long, value_name = "ADDRESS", default_value = "bench@mailrail.example")]
+    from: String,
+
+    /// Recipient; further ones become local+2@…, local+3@…
+    #[arg(long, value_name = "ADDRESS", default_value = "sink@mailrail.example")]
+    to: String,
+
+    /// Close a connection after so many messages; 0 for never
+    #[arg(long, value_name = "N", default_value = "0")]
+    reconnect_every: String,
+
+    /// Make every TLS handshake a full one
+    #[arg(long)]
+    no_resumption: bool,
+
+    /// Threads of the client
+    #[arg(long, value_name = "N", default_value = "1")]
+    threads: String,
+}
+
+/// [`Args`], checked.
+struct Settings {
+    builder: PoolBuilder,
+    wire: WireSettings,
+    envelope: Arc<Envelope>,
+    content: Content,
+    load: Load,
+}
+
+/// Runs it.
+pub(crate) fn run(args: &Args) -> Outcome {
+    let mut mistakes = Mistakes::default();
+    let settings = args.settings(&mut mistakes);
+    mistakes.settle()?;
+    let settings = settings.expect("without mistakes there are settings");
+    let runtime = build_runtime(settings.load.threads).or_exit(Exit::Temporary)?;
+    runtime.block_on(measure(settings, args.json))
+}
+
+impl Args {
+    fn settings(&self, mistakes: &mut Mistakes) -> Option<Settings> {
+        let builder = self.relay.pool_builder("the server", &self.url, mistakes);
+        let wire = self.wire.settings(mistakes);
+        let what = &self.what;
+        let envelope = what.envelope(mistakes);
+        let size = mistakes.parse("--size", Some(&what.size));
+        let reconnect_every = mistakes.parse("--reconnect-every", Some(&what.reconnect_every));
+        let load = what.load(mistakes);
+        let (envelope, wire) = (envelope?, wire?);
+        let mut builder = wire
+            .apply(builder?)
+            .messages_per_connection(reconnect_every?);
+        if what.no_resumption {
+            builder = builder.no_resumption();
+        }
+        if reconnect_every == Some(0) {
+            builder = builder.connection_age_max(Duration::MAX);
+        }
+        Some(Settings {
+            builder,
+            wire,
+            content: mistakes.take("--size", content(&envelope, size?))?,
+            envelope: Arc::new(envelope),
+            load: Load {
+                tasks: wire.in_flight_max(),
+                ..load?
+            },
+        })
+    }
+}
+
+impl WhatArgs {
+    fn load(&self, mistakes: &mut Mistakes) -> Option<Load> {
+        let messages: Option<u64> = mistakes.parse("--messages", self.messages.as_deref());
+        let seconds: Option<f64> = mistakes.parse("--duration", self.duration.as_deref());
+        let threads = mistakes.parse("--threads", Some(&self.threads));
+        let duration = match seconds.map(Duration::try_from_secs_f64) {
+            None => None,
+            Some(Ok(duration)) if !duration.is_zero() => Some(duration),
+            Some(_) => {
+                mistakes.add("--duration: not a time in seconds above 0");
+                None
+            }
+        };
+        let messages_default = if duration.is_some() { u64::MAX } else { 10_000 };
+        Some(Load {
+            tasks: 1,
+            threads: threads?,
+            messages_max: messages.unwrap_or(messages_default),
+            duration_max: duration,
+        })
+    }
+
+    fn envelope(&self, mistakes: &mut Mistakes) -> Option<Envelope> {
+        let from: Option<Address> = mistakes.parse("--from", Some(&self.from));
+        let to: Option<Address> = mistakes.parse("--to", Some(&self.to));
+        let count: Option<usize> = mistakes.parse("--recipients", Some(&self.recipients));
+        let recipients = numbered(&to?, count?);
+        let recipients = mistakes.take("--recipients", recipients)?;
+        mistakes.take("--recipients", Envelope::new(from?, recipients))
+    }
+}
+
+/// `a@b`, `a+2@b`, `a+3@b`, …
+fn numbered(to: &Address, count: usize) -> Result<Vec<Recipient>, smtp::AddressError> {
+    let text = to.to_string();
+    let (local, domain) = text.rsplit_once('@').unwrap_or((&text, ""));
+    let recipient = |n: usize| match n {
+        1 => Ok(to.clone().into()),
+        n => format!("{local}+{n}@{domain}")
+            .parse::<Address>()
+            .map(Recipient::from),
+    };
+    (1..=count).map(recipient).collect()
+}
+
+/// A message of exactly `size` octets, if that is enough for its header section.
+fn content(envelope: &Envelope, size: usize) -> Result<Content, String> {
+    let to = &envelope.recipients()[0].address;
+    let mut bytes = format!(
+        "From: <{}>\r\nTo: <{to}>\r\nSubject: mailrail bench\r\n\r\n",
+        envelope
+            .reverse_path()
+            .address()
+            .map_or_else(String::new, ToString::to_string),
+    )
+    .into_bytes();
+    let size_min = bytes.len() + 2;
+    if size < size_min {
+        return Err(format!("a message has at least {size_min} octets"));
+    }
+    while bytes.len() < size {
+        // A rest of one octet would be no line, so the line before it is one shorter.
+        let left = size - bytes.len();
+        let line = if left == 81 { 79 } else { left.min(80) };
+        bytes.resize(bytes.len() + line - 2, b'x');
+        bytes.extend_from_slice(b"\r\n");
+    }
+    Content::new(bytes).map_err(|error| error.to_string())
+}
+
+/// One thread unless more are asked for: what the client costs is then one core's.
+fn build_runtime(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
+    let mut builder = if threads > 1 {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(threads);
+        builder
+    } else {
+        tokio::runtime::Builder::new_current_thread()
+    };
+    builder.enable_all().build()
+}
+
+async fn measure(settings: Settings, as_json: bool) -> Outcome {
+    let pool = settings.builder.build().or_exit(Exit::Usage)?;
+    relay::check(&pool).await?;
+    let stop = Arc::new(AtomicBool::new(false));
+    stop_on_ctrl_c(&stop);
+    let (envelope, content) = (settings.envelope, settings.content);
+    let report = load::run(&pool, envelope, content, settings.load, stop).await;
+    // Before the connections are closed, so that it is what the work took.
+    let rss_bytes = machine::rss_bytes();
+    let stats = pool.stats();
+    pool.close().await;
+    if as_json {
+        println!("{:#}", to_json(&report, &stats, settings.wire, rss_bytes));
+    } else {
+        print_text(&report, &stats, settings.wire, rss_bytes);
+    }
+    match &report.tally.first_failure {
+        Some(failure) if report.tally.sent == 0 => Err(Stop::new(Exit::Unavailable, failure)),
+        Some(_) => Ok(Exit::Temporary),
+        None => Ok(Exit::Done),
+    }
+}
+
+fn stop_on_ctrl_c(stop: &Arc<AtomicBool>) {
+    let stop = Arc::clone(stop);
+    tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            stop.store(true, Ordering::Relaxed);
+        }
+    });
+}
+
+fn to_json(
+    report: &LoadReport,
+    stats: &PoolStats,
+    wire: WireSettings,
+    rss_bytes: Option<u64>,
+) -> serde_json::Value {
+    let tally = &report.tally;
+    let stages: serde_json::Map<_, _> = tally
+        .stages_ms()
+        .into_iter()
+        .map(|(name, ms)| (name.to_owned(), ms.into()))
+        .collect();
+    json!({
+        "mode": wire::mode_name(wire.wire),
+        "connections": wire.connections_max(),
+        "window": wire::window_of(wire.wire),
+        "messages": tally.sent,
+        "failed": tally.failed,
+        "unknown": tally.unknown,
+        "first_failure": tally.first_failure,
+        "seconds": report.elapsed.as_secs_f64(),
+        "messages_per_second": report.messages_per_second(),
+        "latency_ms": {
+            "p50": tally.latency_ms(50.0),
+            "p90": tally.latency_ms(90.0),
+            "p99": tally.latency_ms(99.0),
+            "p999": tally.latency_ms(99.9),
+            "max": tally.latency_ms(100.0),
+        },
+        "stages_ms": stages,
+        "cpu_us_per_message": report.cpu_us_per_message(),
+        "connections_opened": stats.connections_opened,
+        "tls": { "full": stats.tls_full, "resumed": stats.tls_resumed },
+        "rss_bytes": rss_bytes,
+    })
+}
+
+fn print_text(report: &LoadReport, stats: &PoolStats, wire: WireSettings, rss_bytes: Option<u64>) {
+    let tally = &report.tally;
+    println!(
+        "{} messages in {:.2} s: {:.0} messages/s ({}, {} connections, window {})",
+        tally.sent,
+        report.elapsed.as_secs_f64(),
+        report.messages_per_second(),
+        wire::mode_name(wire.wire),
+        wire.connections_max(),
+        wire::window_of(wire.wire),
+    );
+    println!(
+        "latency      p50 {:.2} ms · p90 {:.2} · p99 {:.2} · p99.9 {:.2} · max {:.2}",
+        tally.latency_ms(50.0),
+        tally.latency_ms(90.0),
+        tally.latency_ms(99.0),
+        tally.latency_ms(99.9),
+        tally.latency_ms(100.0),
+    );
+    let stages: Vec<_> = tally
+        .stages_ms()
+        .into_iter()
+        .filter(|(_, ms)| *ms >= 0.0005)
+        .map(|(name, ms)| format!("{name} {ms:.3}"))
+        .collect();
+    println!("stages, mean {} ms", stages.join(" · "));
+    println!(
+        "cost         {:.1} µs of CPU a message · {} connections opened · {} TLS handshakes in full, {} resumed",
+        report.cpu_us_per_message(),
+        stats.connections_opened,
+        stats.tls_full,
+        stats.tls_resumed,
+    );
+    if let Some(rss) = rss_bytes {
+        println!("memory       {:.1} MiB resident", rss as f64 / 1_048_576.0);
+    }
+    if let Some(failure) = &tally.first_failure {
+        println!(
+            "not sent     {} failed, {} unknown; the first: {failure}",
+            tally.failed, tally.unknown
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_has_exactly_the_size_asked_for() {
+        let envelope = Envelope::single(
+            "a@b.example".parse::<Address>().unwrap(),
+            "c@d.example".parse::<Address>().unwrap(),
+        );
+        let least = content(&envelope, 0).unwrap_err();
+        let least: usize = least.split(' ').find_map(|word| word.parse().ok()).unwrap();
+        for size in (least..least + 400).chain([4096, 65_536]) {
+            assert_eq!(content(&envelope, size).unwrap().len(), size);
+        }
+    }
+
+    #[test]
+    fn further_recipients_are_numbered() {
+        let to: Address = "a@b.example".parse().unwrap();
+        let recipients = numbered(&to, 3).unwrap();
+        let texts: Vec<_> = recipients.iter().map(|r| r.address.to_string()).collect();
+        assert_eq!(texts, ["a@b.example", "a+2@b.example", "a+3@b.example"]);
+    }
+}

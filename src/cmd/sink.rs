@@ -1,0 +1,12 @@
+//! `mailrail sink`.
+
+use crate::exit::{Exit, Outcome, Stop};
+
+/// Flags of `mailrail sink`.
+#[derive(clap::Args)]
+pub(crate) struct Args {}
+
+/// Runs it.
+pub(crate) fn run(_args: &Args) -> Outcome {
+    Err(Stop::new(Exit::Usage, "not in this build"))
+}
