@@ -104,6 +104,13 @@ impl Extensions {
         self
     }
 
+    /// Offers no AUTH at all, as a server does before the connection is encrypted.
+    #[must_use]
+    pub fn without_auth(mut self) -> Self {
+        self.auth = 0;
+        self
+    }
+
     /// Whether any AUTH is offered.
     #[must_use]
     pub fn offers_any_auth(&self) -> bool {

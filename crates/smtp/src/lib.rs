@@ -15,11 +15,12 @@ pub mod domain;
 pub mod envelope;
 pub mod extension;
 pub mod reply;
+pub mod server;
 pub mod status;
 mod xtext;
 
 pub use address::{Address, AddressError, ReversePath};
-pub use command::{ClientName, ClientNameError};
+pub use command::{ClientName, ClientNameError, Command, CommandError};
 pub use content::{Content, ContentError, Flaw};
 pub use domain::{Domain, DomainError};
 pub use envelope::{Envelope, EnvelopeError, EnvelopeId, Notify, Recipient, Ret};

@@ -12,10 +12,6 @@ pub(crate) fn encode(text: &str, out: &mut Vec<u8>) {
     }
 }
 
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the command parser is its user")
-)]
 /// Reads xtext back; `None` where it is malformed or not UTF-8.
 pub(crate) fn decode(xtext: &[u8]) -> Option<String> {
     let mut out = Vec::with_capacity(xtext.len());

@@ -1,4 +1,8 @@
-//! Commands (RFC 5321 §4.1) as they are written.
+//! Commands (RFC 5321 §4.1): written here, read by [`Command::parse`].
+
+mod parse;
+
+pub use parse::{Command, CommandError};
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,0 +1,77 @@
+//! The right to answer one command, once.
+
+use super::{Ask, Server, replies};
+use crate::reply::{Reply, Severity};
+
+/// The caller's one answer to what an event asks. The machine is borrowed until it is given, so
+/// no command can go unanswered, be answered twice or out of turn; one that is dropped is
+/// answered 451 4.3.0.
+#[derive(Debug)]
+#[must_use = "a dropped answer refuses for now"]
+pub struct Answer<'s> {
+    server: &'s mut Server,
+    /// Taken when the answer is given.
+    ask: Option<Ask>,
+}
+
+impl<'s> Answer<'s> {
+    pub(super) fn new(server: &'s mut Server, ask: Ask) -> Self {
+        Self {
+            server,
+            ask: Some(ask),
+        }
+    }
+
+    /// Yes, in the machine's own words.
+    pub fn accept(mut self) {
+        if let Some(ask) = self.ask.take() {
+            self.server.accept(ask, None);
+        }
+    }
+
+    /// Yes, in words of one's own. An EHLO's first line and keywords are part of its reply:
+    /// whoever words that one words all of it.
+    ///
+    /// # Panics
+    /// If the reply's code is 4yz or 5yz.
+    pub fn accept_saying(mut self, reply: &Reply) {
+        assert!(
+            matches!(
+                reply.code().severity(),
+                Severity::Completed | Severity::Intermediate
+            ),
+            "{reply} does not accept"
+        );
+        if let Some(ask) = self.ask.take() {
+            self.server.accept(ask, Some(reply));
+        }
+    }
+
+    /// No. A 421 also ends the connection (RFC 5321 §3.8).
+    ///
+    /// # Panics
+    /// If the reply's code is neither 4yz nor 5yz.
+    pub fn reject(mut self, reply: &Reply) {
+        assert!(
+            matches!(
+                reply.code().severity(),
+                Severity::Transient | Severity::Permanent
+            ),
+            "{reply} does not reject"
+        );
+        let mut wire = Vec::with_capacity(reply.text().len() + 16);
+        reply.write_to(&mut wire);
+        if let Some(ask) = self.ask.take() {
+            self.server
+                .reject(ask, wire.into(), reply.code().get() == 421);
+        }
+    }
+}
+
+impl Drop for Answer<'_> {
+    fn drop(&mut self) {
+        if let Some(ask) = self.ask.take() {
+            self.server.reject(ask, replies::NOT_ANSWERED.into(), false);
+        }
+    }
+}
