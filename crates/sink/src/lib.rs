@@ -1,1 +1,23 @@
-//! sink
+//! A scripted SMTP server: it takes mail as fast as it can, or as badly as it is told to.
+//!
+//! Tests, the demo and the benchmarks run it in-process on `127.0.0.1:0`; `mailrail sink` runs it
+//! alone. One task serves one connection: read once, step the machine until the octets are used
+//! up, write the replies once. Content that nobody keeps is scanned and nothing else.
+//!
+//! The link delay is a property of the link: octets become readable one round trip after they
+//! came, so that a flight shares it. It lies wholly on the way in, which a client cannot tell from
+//! half of it each way. A TCP connect is answered by the kernel and cannot be delayed; the
+//! greeting is, so that connecting and being greeted takes one round trip instead of two.
+
+mod buffers;
+mod builder;
+mod clock;
+mod connection;
+mod link;
+mod listen;
+mod stats;
+mod stream;
+
+pub use builder::{Builder, StartError};
+pub use listen::Sink;
+pub use stats::Report;
