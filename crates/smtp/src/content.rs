@@ -88,6 +88,31 @@ impl Content {
         Self::new(bytes)
     }
 
+    /// The same content with header fields in front, which alone are scanned.
+    ///
+    /// * `fields`: whole lines, each ended with CRLF; an empty line among them would end the
+    ///   header section, so that is refused as [`Flaw::Empty`].
+    ///
+    /// # Errors
+    /// The first line of `fields` that is not canonical, and why.
+    pub fn prefixed(&self, fields: &[u8]) -> Result<Self, ContentError> {
+        let new = scan(fields)?;
+        if fields.starts_with(b"\r\n") || memmem::find(fields, b"\r\n\r\n").is_some() {
+            return Err(ContentError {
+                line: 1,
+                flaw: Flaw::Empty,
+            });
+        }
+        Ok(Self {
+            bytes: [fields, &self.bytes].concat().into(),
+            facts: Facts {
+                dots: new.dots + self.facts.dots,
+                is_7bit: new.is_7bit && self.facts.is_7bit,
+                header_is_ascii: new.header_is_ascii && self.facts.header_is_ascii,
+            },
+        })
+    }
+
     /// The canonical octets, not dot-stuffed.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
@@ -313,6 +338,19 @@ mod tests {
         assert!(!body.is_7bit() && !body.header_needs_smtputf8());
         let header = Content::new("A: \u{e9}\r\n\r\nc\r\n").unwrap();
         assert!(!header.is_7bit() && header.header_needs_smtputf8());
+    }
+
+    #[test]
+    fn fields_in_front_give_what_a_whole_scan_would() {
+        let content = Content::new("A: b\r\n\r\n.\u{e9}\r\n").unwrap();
+        for fields in ["X: y\r\n", "X: \u{e9}\r\n .z\r\n", ".X: y\r\n"] {
+            let whole = [fields.as_bytes(), content.as_bytes()].concat();
+            let want = Content::new(whole).unwrap();
+            assert!(content.prefixed(fields.as_bytes()).unwrap() == want);
+        }
+        for fields in ["", "X: y", "X: y\n", "\r\n", "X: y\r\n\r\n", "X:\0\r\n"] {
+            assert!(content.prefixed(fields.as_bytes()).is_err(), "{fields:?}");
+        }
     }
 
     #[test]
