@@ -1,0 +1,233 @@
+//! Bodies made 7-bit safe (RFC 2045 §6): as they are, quoted-printable, or base64, whichever is
+//! shortest among those that are safe.
+//!
+//! Text may have any line ends; what is written has CRLF only and ends with it.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use memchr::memchr2;
+
+use crate::header::push_hex;
+
+/// Boundaries begin so, and no encoded line does: in quoted-printable `=` is followed by hex, in
+/// base64 it stands at the end only, and a plain line that begins so is not left plain.
+pub(crate) const BOUNDARY_MARK: &str = "=_";
+
+const QP_LINE_MAX: usize = 75;
+/// Octets of input that make one base64 line of 76.
+const BASE64_LINE_OF: usize = 57;
+
+/// Content-Transfer-Encoding.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Encoding {
+    SevenBit,
+    QuotedPrintable,
+    Base64,
+}
+
+impl Encoding {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::SevenBit => "7bit",
+            Self::QuotedPrintable => "quoted-printable",
+            Self::Base64 => "base64",
+        }
+    }
+
+    /// The best one for a text.
+    pub(crate) fn of(text: &str) -> Self {
+        let (mut escaped, mut is_plain) = (0, true);
+        for line in lines(text.as_bytes()) {
+            let (mut unprintable, mut equals) = (0, 0);
+            for &b in line {
+                unprintable += usize::from(!is_printable(b));
+                equals += usize::from(b == b'=');
+            }
+            escaped += unprintable + equals;
+            is_plain &= unprintable == 0 && line.len() <= smtp::Content::LINE_LEN_MAX;
+            is_plain &= !line.starts_with(b"--=_") && !line.starts_with(b"From ");
+        }
+        if is_plain {
+            Self::SevenBit
+        } else if escaped * 6 <= text.len() {
+            Self::QuotedPrintable
+        } else {
+            Self::Base64
+        }
+    }
+
+    /// Appends the text so encoded; whole lines.
+    pub(crate) fn write(self, text: &str, out: &mut Vec<u8>) {
+        match self {
+            Self::SevenBit => lines(text.as_bytes()).for_each(|line| push_line(line, out)),
+            Self::QuotedPrintable => {
+                for line in lines(text.as_bytes()) {
+                    push_quoted_printable(line, out);
+                    out.extend_from_slice(b"\r\n");
+                }
+            }
+            Self::Base64 => {
+                let mut canonical = Vec::with_capacity(text.len() + text.len() / 32);
+                lines(text.as_bytes()).for_each(|line| push_line(line, &mut canonical));
+                push_base64(&canonical, out);
+            }
+        }
+    }
+}
+
+fn push_line(line: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(line);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The lines of a text, whatever ends them: CRLF, LF or CR.
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let end = memchr2(b'\r', b'\n', rest).unwrap_or(rest.len());
+        let line = &rest[..end];
+        let eol = match &rest[end..] {
+            [b'\r', b'\n', ..] => 2,
+            [_, ..] => 1,
+            [] => 0,
+        };
+        rest = &rest[end + eol..];
+        Some(line)
+    })
+}
+
+/// Printable ASCII, space and tab.
+fn is_printable(b: u8) -> bool {
+    matches!(b, b' '..=b'~' | b'\t')
+}
+
+fn is_qp_literal(b: u8) -> bool {
+    is_printable(b) && b != b'='
+}
+
+/// One line, soft breaks included. A dot never begins a line (nothing for SMTP to double), nor
+/// does `From ` (nothing for a mailbox file to mangle); white space never ends one.
+fn push_quoted_printable(line: &[u8], out: &mut Vec<u8>) {
+    let (mut rest, mut column) = (line, 0);
+    if line.starts_with(b"From ") {
+        push_hex(b'=', b'F', out);
+        (rest, column) = (&line[1..], 3);
+    }
+    loop {
+        let literal = qp_literal_len(rest, column);
+        out.extend_from_slice(&rest[..literal]);
+        rest = &rest[literal..];
+        column += literal;
+        let Some((&b, tail)) = rest.split_first() else {
+            return;
+        };
+        let is_full = column == QP_LINE_MAX;
+        if is_full || (column + 3 > QP_LINE_MAX && !is_qp_literal_at(b, column, tail)) {
+            out.extend_from_slice(b"=\r\n");
+            column = 0;
+        } else {
+            push_hex(b'=', b, out);
+            rest = tail;
+            column += 3;
+        }
+    }
+}
+
+/// Octets at the front that stand for themselves and fit on the line.
+fn qp_literal_len(rest: &[u8], column: usize) -> usize {
+    if column == 0 && rest.first() == Some(&b'.') {
+        return 0;
+    }
+    let len = rest
+        .iter()
+        .take(QP_LINE_MAX - column)
+        .take_while(|b| is_qp_literal(**b))
+        .count();
+    let ends_in_space = len == rest.len() && matches!(rest.last(), Some(b' ' | b'\t'));
+    len - usize::from(ends_in_space)
+}
+
+fn is_qp_literal_at(b: u8, column: usize, tail: &[u8]) -> bool {
+    is_qp_literal(b)
+        && !(column == 0 && b == b'.')
+        && !(tail.is_empty() && matches!(b, b' ' | b'\t'))
+}
+
+/// Lines of 76 characters, each ended.
+pub(crate) fn push_base64(data: &[u8], out: &mut Vec<u8>) {
+    out.reserve(data.len().div_ceil(BASE64_LINE_OF) * 78);
+    for piece in data.chunks(BASE64_LINE_OF) {
+        let mut line = [0; 76];
+        let len = STANDARD
+            .encode_slice(piece, &mut line)
+            .expect("57 octets take 76");
+        push_line(&line[..len], out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn encoded(encoding: Encoding, text: &str) -> String {
+        let mut out = Vec::new();
+        encoding.write(text, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_encoding_is_the_plainest_that_is_safe() {
+        let long = "x".repeat(999);
+        for (text, want) in [
+            ("plain\n", Encoding::SevenBit),
+            ("", Encoding::SevenBit),
+            (&long[1..], Encoding::SevenBit),
+            (&long, Encoding::QuotedPrintable),
+            ("--=_1\nhello", Encoding::QuotedPrintable),
+            ("From me to you", Encoding::QuotedPrintable),
+            ("caf\u{e9} for everyone here", Encoding::QuotedPrintable),
+            ("a quite ordinary line\0\n", Encoding::QuotedPrintable),
+            ("日本語", Encoding::Base64),
+        ] {
+            assert_eq!(Encoding::of(text), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn rfc2045_6_7_quoted_printable() {
+        for (text, want) in [
+            ("a=b", "a=3Db\r\n"),
+            ("a \r\nb\t", "a=20\r\nb=09\r\n"),
+            (".a\r.", "=2Ea\r\n=2E\r\n"),
+            ("From x", "=46rom x\r\n"),
+            ("\u{e9}", "=C3=A9\r\n"),
+        ] {
+            assert_eq!(encoded(Encoding::QuotedPrintable, text), want);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_reads_back_and_is_safe(text in "([ -~é\t.=]{0,90}(\n|\r\n|\r|\0|From |--=_)){0,8}") {
+            let meant = lines(text.as_bytes()).fold(Vec::new(), |mut all, line| {
+                push_line(line, &mut all);
+                all
+            });
+            for encoding in [Encoding::of(&text), Encoding::QuotedPrintable, Encoding::Base64] {
+                let body = encoded(encoding, &text);
+                for line in body.split_inclusive("\r\n") {
+                    prop_assert!(line.ends_with("\r\n") && line.len() <= 1000 && line.is_ascii());
+                    prop_assert!(encoding == Encoding::SevenBit || line.len() <= 78);
+                    prop_assert!(!line.starts_with("--=_"));
+                }
+                let part = format!("Content-Type: application/octet-stream\r\nContent-Transfer-Encoding: {}\r\n\r\n{body}", encoding.name());
+                let parsed = mail_parser::MessageParser::new().parse(part.as_bytes()).unwrap();
+                prop_assert_eq!(parsed.part(0).unwrap().contents(), &meant[..]);
+            }
+        }
+    }
+}
