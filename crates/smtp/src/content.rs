@@ -155,10 +155,63 @@ impl Content {
     /// begins with it again.
     #[must_use]
     pub fn stuffed(&self) -> Stuffed<'_> {
+        self.stuffed_from(self.stuffing())
+    }
+
+    /// Where writing the dot-stuffed form begins.
+    #[must_use]
+    pub fn stuffing(&self) -> Stuffing {
+        let dot = if self.facts.dots == 0 {
+            self.bytes.len()
+        } else if self.bytes.first() == Some(&b'.') {
+            0
+        } else {
+            self.next_dot(0)
+        };
+        Stuffing { at: 0, dot }
+    }
+
+    /// The slices that are left to write from `place` on.
+    #[must_use]
+    pub fn stuffed_from(&self, place: Stuffing) -> Stuffed<'_> {
         Stuffed {
-            rest: Some(&self.bytes),
-            at_start: true,
-            dots: self.facts.dots,
+            content: self,
+            place,
+        }
+    }
+
+    /// The index of the next dot to double after `from`, or the length.
+    fn next_dot(&self, from: usize) -> usize {
+        memmem::find(&self.bytes[from..], b"\r\n.").map_or(self.bytes.len(), |at| from + at + 2)
+    }
+}
+
+/// A place in the dot-stuffed form of one [`Content`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stuffing {
+    /// Index of the next octet to write.
+    at: usize,
+    /// Index of the next dot to double, or the length.
+    dot: usize,
+}
+
+impl Stuffing {
+    /// The place `octets` of wire further on. Costs no more than a scan of those octets.
+    #[must_use]
+    pub fn advanced(self, content: &Content, mut octets: usize) -> Self {
+        let mut slices = content.stuffed_from(self);
+        loop {
+            let before = slices.place;
+            match slices.next() {
+                Some(slice) if slice.len() <= octets => octets -= slice.len(),
+                Some(_) => {
+                    return Self {
+                        at: before.at + octets,
+                        ..before
+                    };
+                }
+                None => return before,
+            }
         }
     }
 }
@@ -175,29 +228,28 @@ impl std::fmt::Debug for Content {
 /// Iterator of [`Content::stuffed`].
 #[derive(Debug, Clone)]
 pub struct Stuffed<'a> {
-    rest: Option<&'a [u8]>,
-    /// `rest` begins where a line begins and its first dot, if any, has not been doubled.
-    at_start: bool,
-    dots: usize,
+    content: &'a Content,
+    place: Stuffing,
 }
 
 impl<'a> Iterator for Stuffed<'a> {
     type Item = &'a [u8];
 
     fn next(&mut self) -> Option<&'a [u8]> {
-        let rest = self.rest?;
-        if self.dots == 0 {
-            return self.rest.take();
+        let bytes = &self.content.bytes;
+        let Stuffing { at, dot } = self.place;
+        if at >= bytes.len() {
+            return None;
         }
-        let dot = if self.at_start && rest.first() == Some(&b'.') {
-            0
-        } else {
-            memmem::find(rest, b"\r\n.").map(|at| at + 2)?
+        if dot >= bytes.len() {
+            self.place.at = bytes.len();
+            return Some(&bytes[at..]);
+        }
+        self.place = Stuffing {
+            at: dot,
+            dot: self.content.next_dot(dot),
         };
-        self.at_start = false;
-        self.dots -= 1;
-        self.rest = Some(&rest[dot..]);
-        Some(&rest[..=dot])
+        Some(&bytes[at..=dot])
     }
 }
 
@@ -380,6 +432,19 @@ mod tests {
                 meant.extend_from_slice(line.strip_prefix(b".").unwrap_or(line));
             }
             prop_assert_eq!(&meant[..], content.as_bytes());
+        }
+
+        #[test]
+        fn stuffing_goes_on_from_any_place(text in "[a.\n]{1,40}", steps in prop::collection::vec(1usize..9, 0..20)) {
+            let content = Content::from_text(text.as_bytes()).unwrap();
+            let wire = content.stuffed().collect::<Vec<_>>().concat();
+            let (mut place, mut written) = (content.stuffing(), 0);
+            for step in steps {
+                place = place.advanced(&content, step);
+                written = (written + step).min(wire.len());
+                let rest = content.stuffed_from(place).collect::<Vec<_>>().concat();
+                prop_assert_eq!(&rest[..], &wire[written..]);
+            }
         }
 
         #[test]

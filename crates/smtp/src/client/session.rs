@@ -1,0 +1,629 @@
+//! Transactions on a ready connection, in four modes of grouping commands (RFC 2920, RFC 3030).
+//!
+//! | Mode | A flight | Round trips a message |
+//! |---|---|---|
+//! | lockstep | one command | 3 + recipients |
+//! | pipelined | `[RSET] MAIL RCPT* DATA`, then content | 2 |
+//! | overlapped | `content . RSET MAIL RCPT* DATA` of the next | 1 |
+//! | windowed | `RSET MAIL RCPT* BDAT n LAST content`, up to W unanswered | 1/W |
+//!
+//! The driver's loop: [`Session::receive`] what came, take [`Session::settled`], [`Session::begin`]
+//! while [`Session::may_begin`], write [`Session::slices`] and tell [`Session::advance`].
+//!
+//! Invariants:
+//! * one reply for each command, in order; a reply to a command that is not fully written, or to
+//!   none, is an error and ends the session;
+//! * content is handed out as slices of the caller's bytes and is never copied;
+//! * RSET stands before every pipelined MAIL but the first: where all recipients are refused, some
+//!   servers keep the old MAIL open, and the next content would leave under its reverse-path;
+//! * content is written only if a recipient was accepted; a 354 without one is answered by a lone
+//!   dot (RFC 2920 §3.1);
+//! * each transaction that was begun is settled exactly once.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::time::Duration;
+
+use crate::command::{self, Body, MailParameters};
+use crate::content::Content;
+use crate::envelope::Envelope;
+use crate::extension::Extensions;
+use crate::reply::{Reply, ReplyError, ReplyParser, Severity};
+
+use super::settled::{End, Marks, Settled, TransactionStage};
+use super::writing::{Form, Writing};
+
+/// How commands are grouped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// One command, one reply.
+    Lockstep,
+    /// One transaction's commands in a group.
+    Pipelined,
+    /// A transaction's content and the next one's commands in a group.
+    Overlapped,
+    /// Whole transactions by BDAT, several of them unanswered.
+    Windowed {
+        /// Unanswered transactions, at least 1.
+        transactions_max: u8,
+        /// Octets of unanswered content; one transaction is always allowed.
+        bytes_max: usize,
+    },
+}
+
+impl Mode {
+    /// Unanswered content in a window unless set otherwise: 256 KiB.
+    pub const WINDOW_BYTES_MAX: usize = 256 * 1024;
+
+    /// This mode, or the best that the server's extensions allow below it.
+    #[must_use]
+    pub fn negotiated(self, extensions: &Extensions) -> Self {
+        match self {
+            _ if !extensions.pipelining => Self::Lockstep,
+            Self::Windowed { .. } if !extensions.chunking => Self::Overlapped,
+            mode => mode,
+        }
+    }
+}
+
+/// Why a transaction was not begun. Nothing was written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BeginError {
+    /// The content has octets over 127.
+    #[error("the content needs 8BITMIME and the server does not offer it")]
+    No8BitMime,
+    /// An address or header has UTF-8 (RFC 6531 §3.2).
+    #[error("an address or the header needs SMTPUTF8 and the server does not offer it")]
+    NoSmtpUtf8,
+    /// The content is longer than the server's SIZE (RFC 1870 §6.1).
+    #[error("the content has {size_bytes} octets and the server takes {size_bytes_max}")]
+    TooLarge {
+        /// Ours.
+        size_bytes: u64,
+        /// Theirs.
+        size_bytes_max: u64,
+    },
+    /// The server's LIMITS RCPTMAX (RFC 9422) is lower than the number of recipients.
+    #[error("the server takes {recipients_max} recipients in a transaction")]
+    TooManyRecipients {
+        /// Theirs.
+        recipients_max: u32,
+    },
+    /// [`Session::may_begin`] was not asked, or said no.
+    #[error("the session cannot begin a transaction now")]
+    NotNow,
+}
+
+/// What the server did that SMTP does not allow. The session is over.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProtocolError {
+    /// Not a reply.
+    #[error(transparent)]
+    Reply(#[from] ReplyError),
+    /// A reply to nothing, or to something not yet written.
+    #[error("the server sent a reply that nothing had asked for: {0}")]
+    Unsolicited(Reply),
+    /// A reply whose code has no meaning at its place.
+    #[error("the server's reply makes no sense here: {0}")]
+    Nonsense(Reply),
+}
+
+/// A connection that is ready for mail.
+#[derive(Debug)]
+pub struct Session {
+    mode: Mode,
+    extensions: Extensions,
+    parser: ReplyParser,
+    /// Begun and not settled, oldest first; the front one's reply comes next.
+    open: VecDeque<Transaction>,
+    /// For each reply that is due: where in the stream its command ends.
+    due: VecDeque<u64>,
+    settled: VecDeque<Settled>,
+    writing: Writing,
+    /// Lockstep only: commands of the open transaction that wait for their turn.
+    held: VecDeque<Vec<u8>>,
+    begun: u64,
+    /// The last transaction did not end with content accepted, so the server may hold a MAIL.
+    is_dirty: bool,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    /// QUIT is written or about to be.
+    Quitting,
+    /// 421, an error, or the end of the stream: nothing more will be written or read.
+    Over,
+}
+
+#[derive(Debug)]
+struct Transaction {
+    id: u64,
+    stage: TransactionStage,
+    /// Content not yet handed to `writing`.
+    content: Option<Content>,
+    content_len: usize,
+    by_bdat: bool,
+    recipients: usize,
+    recipients_replied: usize,
+    refused: Vec<(usize, Reply)>,
+    /// The first reply that settles it against everybody: to MAIL or DATA.
+    verdict: Option<(TransactionStage, Reply)>,
+    marks: Marks,
+}
+
+impl Transaction {
+    fn all_refused(&self) -> bool {
+        self.refused.len() == self.recipients
+    }
+
+    /// Still waiting for leave to write content.
+    fn awaits_go_ahead(&self) -> bool {
+        !self.by_bdat && self.stage <= TransactionStage::Data
+    }
+
+    fn settle(self, end: End) -> Settled {
+        Settled {
+            id: self.id,
+            refused: self.refused,
+            end,
+            marks: self.marks,
+        }
+    }
+
+    /// How it ends when no reply will come any more.
+    fn cut_off(self) -> Settled {
+        let end = match (&self.verdict, self.marks.content) {
+            (Some((stage, reply)), _) => End::Refused(*stage, reply.clone()),
+            (None, _) if self.all_refused() => End::AllRefused,
+            (None, Some(_)) => End::Unknown,
+            (None, None) => End::NotSent,
+        };
+        self.settle(end)
+    }
+}
+
+impl Session {
+    /// A session in `mode`, which must have been negotiated.
+    pub(super) fn new(mode: Mode, extensions: Extensions) -> Self {
+        Self {
+            mode: mode.negotiated(&extensions),
+            extensions,
+            parser: ReplyParser::default(),
+            open: VecDeque::new(),
+            due: VecDeque::new(),
+            settled: VecDeque::new(),
+            writing: Writing::default(),
+            held: VecDeque::new(),
+            begun: 0,
+            is_dirty: false,
+            state: State::Open,
+        }
+    }
+
+    /// The mode in force.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// What the server offers.
+    #[must_use]
+    pub fn extensions(&self) -> &Extensions {
+        &self.extensions
+    }
+
+    /// Transactions begun and not settled.
+    #[must_use]
+    pub fn open_transactions(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Whether the session has ended, by 421, error or end of stream: drop the connection.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.state == State::Over
+    }
+
+    /// Whether [`Session::begin`] may be called now with content of `len` octets.
+    #[must_use]
+    pub fn may_begin(&self, len: usize) -> bool {
+        if self.state != State::Open || self.open.back().is_some_and(Transaction::awaits_go_ahead) {
+            return false;
+        }
+        match self.mode {
+            Mode::Lockstep | Mode::Pipelined => self.open.is_empty(),
+            Mode::Overlapped => true,
+            Mode::Windowed {
+                transactions_max,
+                bytes_max,
+            } => {
+                let unanswered: usize = self.open.iter().map(|open| open.content_len).sum();
+                self.open.is_empty()
+                    || (self.open.len() < usize::from(transactions_max.max(1))
+                        && unanswered + len <= bytes_max)
+            }
+        }
+    }
+
+    /// Begins a transaction: its commands are queued for writing.
+    ///
+    /// * `ask_first`: wait for 354 before any content, whatever the mode. For the first message on
+    ///   a connection that has been idle: if it has died meanwhile, nothing can have been taken.
+    /// * `now`: on the driver's clock, as for the other calls.
+    /// * returns: the number that [`Settled::id`] will carry.
+    ///
+    /// # Errors
+    /// See [`BeginError`]; the session goes on.
+    pub fn begin(
+        &mut self,
+        envelope: &Envelope,
+        content: Content,
+        ask_first: bool,
+        now: Duration,
+    ) -> Result<u64, BeginError> {
+        if !self.may_begin(content.len()) {
+            return Err(BeginError::NotNow);
+        }
+        let parameters = self.parameters(envelope, &content)?;
+        let by_bdat = matches!(self.mode, Mode::Windowed { .. }) && !ask_first;
+        let needs_rset = match self.mode {
+            Mode::Lockstep => self.is_dirty,
+            _ => self.begun > 0,
+        };
+        self.begun += 1;
+        self.is_dirty = true;
+        let mut transaction = Transaction {
+            id: self.begun,
+            stage: if needs_rset {
+                TransactionStage::Rset
+            } else {
+                TransactionStage::Mail
+            },
+            content_len: content.len(),
+            content: None,
+            by_bdat,
+            recipients: envelope.recipients().len(),
+            recipients_replied: 0,
+            refused: Vec::new(),
+            verdict: None,
+            marks: Marks {
+                begun: now,
+                ..Marks::default()
+            },
+        };
+        if needs_rset {
+            self.command(|out| out.extend_from_slice(b"RSET\r\n"));
+        }
+        self.command(|out| command::write_mail(out, envelope.reverse_path(), &parameters));
+        let dsn = self.extensions.dsn;
+        for recipient in envelope.recipients() {
+            self.command(|out| command::write_rcpt(out, recipient, dsn));
+        }
+        if by_bdat {
+            self.writing
+                .push(|out| command::write_bdat_last(out, content.len() as u64));
+            self.writing
+                .push_content(transaction.id, content, Form::Plain);
+            self.due.push_back(self.writing.end());
+        } else {
+            self.command(|out| out.extend_from_slice(b"DATA\r\n"));
+            transaction.content = Some(content);
+        }
+        self.open.push_back(transaction);
+        if self.mode == Mode::Lockstep {
+            self.release_held();
+        }
+        Ok(self.begun)
+    }
+
+    /// Queues QUIT behind what is being written; no transaction can be begun afterwards. Does
+    /// nothing while one still waits for leave to write its content: call it again then.
+    pub fn quit(&mut self) {
+        let awaiting = self.open.back().is_some_and(Transaction::awaits_go_ahead);
+        if self.state == State::Open && !awaiting {
+            self.writing.push(|out| out.extend_from_slice(b"QUIT\r\n"));
+            self.due.push_back(self.writing.end());
+            self.state = State::Quitting;
+        }
+    }
+
+    /// Takes bytes from the server.
+    ///
+    /// # Errors
+    /// The session is over, what was open is settled.
+    pub fn receive(&mut self, mut bytes: &[u8], now: Duration) -> Result<(), ProtocolError> {
+        while !bytes.is_empty() && self.state != State::Over {
+            let reply = match self.parser.parse(&mut bytes) {
+                Ok(Some(reply)) => reply,
+                Ok(None) => break,
+                Err(error) => {
+                    self.end();
+                    return Err(error.into());
+                }
+            };
+            if let Err(error) = self.on_reply(reply, now) {
+                self.end();
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// The stream has ended, or the driver gives up on it: settles all that is open.
+    pub fn end(&mut self) {
+        self.state = State::Over;
+        self.writing.clear();
+        self.held.clear();
+        self.due.clear();
+        while let Some(transaction) = self.open.pop_front() {
+            self.settled.push_back(transaction.cut_off());
+        }
+    }
+
+    /// The next transaction that has been settled.
+    pub fn settled(&mut self) -> Option<Settled> {
+        self.settled.pop_front()
+    }
+
+    /// Whether there is something to write.
+    #[must_use]
+    pub fn has_output(&self) -> bool {
+        !self.writing.is_empty()
+    }
+
+    /// Fills `slices` with what is to be written, in order; gives how many it filled.
+    pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        self.writing.slices(slices)
+    }
+
+    /// `written` octets of [`Session::slices`] were handed to the transport.
+    pub fn advance(&mut self, written: usize, now: Duration) {
+        let open = &mut self.open;
+        self.writing.advance(written, |id| {
+            if let Some(transaction) = open.iter_mut().find(|open| open.id == id) {
+                transaction.marks.content = Some(now);
+            }
+        });
+    }
+
+    /// What the session waits for and how many octets of content that step has; `None` at rest.
+    #[must_use]
+    pub fn awaits(&self) -> Option<(TransactionStage, usize)> {
+        let front = self.open.front()?;
+        match front.stage {
+            TransactionStage::Final if front.marks.content.is_none() => {
+                Some((TransactionStage::Content, front.content_len))
+            }
+            stage => Some((stage, front.content_len)),
+        }
+    }
+
+    fn parameters(
+        &self,
+        envelope: &Envelope,
+        content: &Content,
+    ) -> Result<MailParameters, BeginError> {
+        let offers = &self.extensions;
+        let size_bytes = content.len() as u64;
+        let smtputf8 = envelope.needs_smtputf8(content);
+        if !content.is_7bit() && !offers.eight_bit_mime {
+            return Err(BeginError::No8BitMime);
+        }
+        if smtputf8 && !offers.smtputf8 {
+            return Err(BeginError::NoSmtpUtf8);
+        }
+        if let Some(size_bytes_max @ 1..) = offers.size_bytes_max
+            && size_bytes > size_bytes_max
+        {
+            return Err(BeginError::TooLarge {
+                size_bytes,
+                size_bytes_max,
+            });
+        }
+        if let Some(recipients_max) = offers.limits.recipients_max
+            && envelope.recipients().len() > recipients_max as usize
+        {
+            return Err(BeginError::TooManyRecipients { recipients_max });
+        }
+        Ok(MailParameters {
+            size_bytes: offers.size_bytes_max.map(|_| size_bytes),
+            body: (!content.is_7bit()).then_some(Body::EightBitMime),
+            smtputf8,
+            ret: envelope.ret().filter(|_| offers.dsn),
+            id: envelope.id().filter(|_| offers.dsn).cloned(),
+        })
+    }
+
+    /// Queues one command, to be written now or, in lockstep, when its turn comes.
+    fn command(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.mode == Mode::Lockstep {
+            let mut line = Vec::new();
+            write(&mut line);
+            self.held.push_back(line);
+        } else {
+            self.writing.push(write);
+            self.due.push_back(self.writing.end());
+        }
+    }
+
+    fn release_held(&mut self) {
+        if let Some(line) = self.held.pop_front() {
+            self.writing.push(|out| out.extend_from_slice(&line));
+            self.due.push_back(self.writing.end());
+        }
+    }
+
+    fn on_reply(&mut self, reply: Reply, now: Duration) -> Result<(), ProtocolError> {
+        if reply.code().get() == 421 {
+            self.on_closing(reply);
+            return Ok(());
+        }
+        let Some(command_end) = self.due.pop_front() else {
+            return Err(ProtocolError::Unsolicited(reply));
+        };
+        let is_early = command_end > self.writing.written();
+        let Some(front) = self.open.front_mut() else {
+            // Only QUIT can be due without a transaction.
+            self.state = State::Over;
+            return Ok(());
+        };
+        if is_early && (front.stage != TransactionStage::Final || reply.code().is_completed()) {
+            return Err(ProtocolError::Unsolicited(reply));
+        }
+        match front.stage {
+            TransactionStage::Rset if reply.code().is_completed() => {
+                front.stage = TransactionStage::Mail;
+                self.next_in_lockstep();
+            }
+            TransactionStage::Rset => return Err(ProtocolError::Nonsense(reply)),
+            TransactionStage::Mail => self.on_mail(reply, now)?,
+            TransactionStage::Rcpt => self.on_rcpt(reply, now)?,
+            TransactionStage::Data => self.on_data(reply)?,
+            TransactionStage::Content | TransactionStage::Final => {
+                // A refusal that comes before the end of DATA's content leaves the server in the
+                // middle of it; only BDAT says where the content ends.
+                let out_of_step = is_early && !front.by_bdat;
+                self.on_final(reply, now)?;
+                if out_of_step {
+                    self.end();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn on_mail(&mut self, reply: Reply, now: Duration) -> Result<(), ProtocolError> {
+        let Some(front) = self.open.front_mut() else {
+            return Ok(());
+        };
+        front.marks.mail = Some(now);
+        front.stage = TransactionStage::Rcpt;
+        match reply.code().severity() {
+            Severity::Completed => self.next_in_lockstep(),
+            Severity::Intermediate => return Err(ProtocolError::Nonsense(reply)),
+            Severity::Transient | Severity::Permanent => {
+                front.verdict = Some((TransactionStage::Mail, reply));
+                if self.mode == Mode::Lockstep {
+                    self.settle_front(None);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn on_rcpt(&mut self, reply: Reply, now: Duration) -> Result<(), ProtocolError> {
+        let Some(front) = self.open.front_mut() else {
+            return Ok(());
+        };
+        let index = front.recipients_replied;
+        front.recipients_replied += 1;
+        match reply.code().severity() {
+            Severity::Completed => {}
+            Severity::Intermediate => return Err(ProtocolError::Nonsense(reply)),
+            // Where MAIL was refused, RCPT is out of order: that reply says nothing about anybody.
+            Severity::Transient | Severity::Permanent if front.verdict.is_some() => {}
+            Severity::Transient | Severity::Permanent => front.refused.push((index, reply)),
+        }
+        if front.recipients_replied == front.recipients {
+            front.marks.rcpt = Some(now);
+            front.stage = if front.by_bdat {
+                TransactionStage::Final
+            } else {
+                TransactionStage::Data
+            };
+            if self.mode == Mode::Lockstep && front.all_refused() {
+                self.settle_front(None);
+                return Ok(());
+            }
+        }
+        self.next_in_lockstep();
+        Ok(())
+    }
+
+    fn on_data(&mut self, reply: Reply) -> Result<(), ProtocolError> {
+        let Some(front) = self.open.front_mut() else {
+            return Ok(());
+        };
+        match reply.code().severity() {
+            Severity::Completed => Err(ProtocolError::Nonsense(reply)),
+            Severity::Intermediate => {
+                front.stage = TransactionStage::Final;
+                let id = front.id;
+                match front.content.take() {
+                    Some(content) if front.verdict.is_none() && !front.all_refused() => {
+                        self.writing.push_content(id, content, Form::Stuffed);
+                    }
+                    _ => self.writing.push(|out| out.extend_from_slice(b".\r\n")),
+                }
+                self.due.push_back(self.writing.end());
+                Ok(())
+            }
+            Severity::Transient | Severity::Permanent => {
+                if front.verdict.is_none() && !front.all_refused() {
+                    front.verdict = Some((TransactionStage::Data, reply));
+                }
+                self.settle_front(None);
+                Ok(())
+            }
+        }
+    }
+
+    fn on_final(&mut self, reply: Reply, now: Duration) -> Result<(), ProtocolError> {
+        let Some(front) = self.open.front_mut() else {
+            return Ok(());
+        };
+        if reply.code().severity() == Severity::Intermediate {
+            return Err(ProtocolError::Nonsense(reply));
+        }
+        front.marks.end = Some(now);
+        self.is_dirty = !reply.code().is_completed();
+        self.settle_front(Some(reply));
+        Ok(())
+    }
+
+    /// Settles the front transaction by its verdict, or by the reply to its content.
+    fn settle_front(&mut self, reply: Option<Reply>) {
+        self.held.clear();
+        let Some(mut front) = self.open.pop_front() else {
+            return;
+        };
+        let end = match (front.verdict.take(), reply) {
+            (Some((stage, reply)), _) => End::Refused(stage, reply),
+            (None, _) if front.all_refused() => End::AllRefused,
+            (None, Some(reply)) => End::Final(reply),
+            (None, None) => End::NotSent,
+        };
+        self.settled.push_back(front.settle(end));
+    }
+
+    /// 421: the server closes the channel and will do nothing of what follows (RFC 5321 §3.8).
+    fn on_closing(&mut self, reply: Reply) {
+        if let Some(mut front) = self.open.pop_front() {
+            let stage = front.stage;
+            let end = match front.verdict.take() {
+                Some((stage, reply)) => End::Refused(stage, reply),
+                None if front.all_refused() => End::AllRefused,
+                None => End::Refused(stage, reply),
+            };
+            self.settled.push_back(front.settle(end));
+        }
+        for mut later in self.open.drain(..) {
+            later.marks.content = None;
+            self.settled.push_back(later.cut_off());
+        }
+        self.end();
+    }
+
+    fn next_in_lockstep(&mut self) {
+        if self.mode == Mode::Lockstep {
+            self.release_held();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
