@@ -92,6 +92,20 @@ impl Default for Timeouts {
 }
 
 impl Timeouts {
+    /// The shortest of them.
+    pub(crate) fn shortest(&self) -> Duration {
+        [
+            self.mail,
+            self.rcpt,
+            self.data,
+            self.content,
+            self.final_base,
+        ]
+        .into_iter()
+        .fold(self.mail, Duration::min)
+        .max(Duration::from_millis(1))
+    }
+
     /// The same for every step.
     #[must_use]
     pub fn all(each: Duration) -> Self {

@@ -23,10 +23,18 @@
 //! ```
 
 mod config;
+mod connection;
+mod cpu;
+mod dial;
+mod dispatch;
+mod endpoint;
 mod failure;
+mod job;
 mod pool;
 mod relay;
 mod report;
+mod stream;
+mod tls;
 
 pub use config::{BuildError, Concurrency, PoolBuilder, Timeouts, Wire};
 pub use failure::{Cause, Failure, Kind, Scope, Stage};

@@ -1,0 +1,408 @@
+//! One ready connection: a task that takes messages, moves bytes and hands out outcomes.
+//!
+//! The task owns the session and the stream, so a caller who goes away cannot leave them in the
+//! middle of anything. It reads whenever it may write, so a peer that stops reading cannot
+//! deadlock it, and an idle connection that dies is noticed at once, without a NOOP.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use smtp::client::{BeginError, End, Mode, Session, Settled, TransactionStage};
+use tokio::io::ReadBuf;
+use tokio::time::Sleep;
+
+use crate::config::Timeouts;
+use crate::dial::{Dialed, io_cause};
+use crate::dispatch::Take;
+use crate::failure::{Cause, Failure, Kind, Scope, Stage};
+use crate::job::{self, Job, Outcome};
+use crate::pool::Shared;
+use crate::report::Timings;
+use crate::stream::Stream;
+
+/// Slices in one write.
+const SLICES_MAX: usize = 64;
+/// Octets in one read; replies are short.
+const READ_BYTES: usize = 8 * 1024;
+/// A message that lost this many connections before it could be taken is given up.
+const RETURNS_MAX: u8 = 3;
+/// How long the reply to QUIT is waited for.
+const QUIT_MAX: Duration = Duration::from_secs(5);
+/// After this long without traffic the peer may be gone, and content is not sent unasked.
+const QUIET_MAX: Duration = Duration::from_secs(1);
+
+/// See the module.
+pub(crate) struct Connection {
+    shared: Arc<Shared>,
+    slot: usize,
+    endpoint: usize,
+    session: Session,
+    stream: Stream,
+    /// On the wire, in the order in which the session will settle them.
+    jobs: VecDeque<OnWire>,
+    /// To be sent by another connection.
+    returned: Vec<Job>,
+    /// What making this connection took; the first message gets it.
+    setup: Option<Timings>,
+    tls_resumed: Option<bool>,
+    opened_at: Duration,
+    last_traffic: Duration,
+    messages: u32,
+    messages_max: u32,
+    is_retiring: bool,
+    is_active: bool,
+    needs_flush: bool,
+    /// It ended while replies were due, and not by a 421.
+    was_cut: bool,
+    /// Why what is still open will have no reply.
+    lost: Cause,
+    /// Fires no later than the deadline in force; see [`Connection::poll_deadline`].
+    timer: Pin<Box<Sleep>>,
+}
+
+struct OnWire {
+    id: u64,
+    job: Job,
+    timings: Timings,
+}
+
+/// What remains when a connection has ended.
+pub(crate) struct Remains {
+    pub(crate) returned: Vec<Job>,
+    pub(crate) was_active: bool,
+    /// It ended while replies were due, and not by a 421.
+    pub(crate) was_cut: bool,
+    /// The peer broke the protocol's order.
+    pub(crate) was_odd: bool,
+}
+
+impl Connection {
+    pub(crate) fn new(shared: Arc<Shared>, slot: usize, endpoint: usize, dialed: Dialed) -> Self {
+        let now = shared.now();
+        let Dialed {
+            session,
+            stream,
+            timings,
+        } = dialed;
+        let limits = session.extensions().limits;
+        let unless_zero = |n: u32| if n == 0 { u32::MAX } else { n };
+        let messages_max = unless_zero(shared.config.messages_per_connection)
+            .min(limits.transactions_max.unwrap_or(u32::MAX));
+        let timer = Box::pin(tokio::time::sleep(shared.config.tick));
+        Self {
+            shared,
+            slot,
+            endpoint,
+            session,
+            stream,
+            jobs: VecDeque::new(),
+            returned: Vec::new(),
+            tls_resumed: timings.tls_resumed,
+            setup: Some(timings),
+            opened_at: now,
+            last_traffic: now,
+            messages: 0,
+            messages_max,
+            is_retiring: false,
+            is_active: false,
+            needs_flush: false,
+            was_cut: false,
+            lost: Cause::Closed,
+            timer,
+        }
+    }
+
+    /// Works until the connection has ended.
+    pub(crate) async fn run(mut self) -> Remains {
+        std::future::poll_fn(|cx| self.poll(cx)).await;
+        let was_odd = matches!(self.lost, Cause::Protocol(_));
+        self.settle(self.shared.now());
+        Remains {
+            returned: std::mem::take(&mut self.returned),
+            was_active: self.is_active,
+            was_cut: self.was_cut,
+            was_odd,
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let now = self.shared.now();
+        loop {
+            if !self.session.is_over() {
+                self.take_jobs(cx, now);
+                self.write(cx, now);
+            }
+            let has_read = !self.session.is_over() && self.read(cx, now);
+            self.settle(now);
+            if self.session.is_over() {
+                return Poll::Ready(());
+            }
+            if !has_read {
+                break;
+            }
+        }
+        if self.poll_deadline(cx, now) {
+            self.give_up(Cause::Timeout(self.time_allowed()));
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+
+    fn take_jobs(&mut self, cx: &mut Context<'_>, now: Duration) {
+        let age = now.saturating_sub(self.opened_at);
+        self.is_retiring |= self.messages >= self.messages_max || age > self.shared.config.age_max;
+        while !self.is_retiring {
+            let taken = {
+                let session = &self.session;
+                let mut dispatch = self.shared.dispatch();
+                let may_begin = |len| session.may_begin(len);
+                dispatch.take(self.slot, self.is_active, may_begin, now, cx.waker())
+            };
+            match taken {
+                Take::Nothing | Take::Full => return,
+                Take::Close => self.is_retiring = true,
+                Take::Job(job) => {
+                    self.is_active = true;
+                    self.begin(job, now);
+                    self.shared.hand_on(now);
+                    self.is_retiring = self.messages >= self.messages_max;
+                }
+            }
+        }
+        self.session.quit();
+    }
+
+    fn begin(&mut self, job: Job, now: Duration) {
+        let is_quiet = self.messages > 0 && now.saturating_sub(self.last_traffic) > QUIET_MAX;
+        let begun = self
+            .session
+            .begin(&job.envelope, job.content.clone(), is_quiet, now);
+        let id = match begun {
+            Ok(id) => id,
+            Err(error) => return self.refuse(job, &error, now),
+        };
+        self.messages += 1;
+        self.last_traffic = now;
+        let mut timings = self.setup.take().unwrap_or(Timings {
+            reused: true,
+            ..Timings::default()
+        });
+        timings.tls_resumed = self.tls_resumed;
+        let setup = timings.total();
+        timings.queue = now.saturating_sub(job.queued_at).saturating_sub(setup);
+        self.jobs.push_back(OnWire { id, job, timings });
+    }
+
+    /// The server cannot take this message, by its own announcement; nothing was written.
+    fn refuse(&mut self, job: Job, error: &BeginError, now: Duration) {
+        if self.jobs.is_empty() {
+            self.become_inactive(now);
+        }
+        match error {
+            BeginError::NotNow => self.returned.push(job),
+            BeginError::TooManyRecipients { recipients_max } => {
+                job.finish(Outcome::Split {
+                    recipients_max: *recipients_max as usize,
+                });
+            }
+            error => {
+                let failure = Failure {
+                    stage: Stage::Mail,
+                    scope: Scope::Message,
+                    kind: Kind::Permanent,
+                    endpoint: Some(self.shared.endpoint_name(self.endpoint)),
+                    cause: Cause::Local(error.to_string()),
+                };
+                job.fail(&failure, Timings::default());
+            }
+        }
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>, now: Duration) {
+        while self.session.has_output() {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let count = self.session.slices(&mut slices);
+            match self.stream.poll_write(cx, &slices[..count]) {
+                Poll::Ready(Ok(0)) => return self.give_up(Cause::Closed),
+                Poll::Ready(Ok(written)) => {
+                    self.session.advance(written, now);
+                    self.last_traffic = now;
+                    self.needs_flush = true;
+                }
+                Poll::Ready(Err(error)) => return self.lose_writing(cx, error, now),
+                Poll::Pending => break,
+            }
+        }
+        if self.needs_flush {
+            match self.stream.poll_flush(cx) {
+                Poll::Ready(Ok(())) => self.needs_flush = false,
+                Poll::Ready(Err(error)) => self.lose_writing(cx, error, now),
+                Poll::Pending => {}
+            }
+        }
+    }
+
+    /// The peer is gone, but what it said before it went may be here: a 421, or replies to what
+    /// it took.
+    fn lose_writing(&mut self, cx: &mut Context<'_>, error: std::io::Error, now: Duration) {
+        while !self.session.is_over() && self.read(cx, now) {}
+        self.give_up(io_cause(error));
+    }
+
+    /// Whether anything came.
+    fn read(&mut self, cx: &mut Context<'_>, now: Duration) -> bool {
+        let mut space = [MaybeUninit::<u8>::uninit(); READ_BYTES];
+        let mut buf = ReadBuf::uninit(&mut space);
+        match self.stream.poll_read(cx, &mut buf) {
+            Poll::Pending => false,
+            Poll::Ready(Err(error)) => {
+                self.give_up(io_cause(error));
+                false
+            }
+            Poll::Ready(Ok(())) if buf.filled().is_empty() => {
+                self.give_up(Cause::Closed);
+                false
+            }
+            Poll::Ready(Ok(())) => {
+                self.last_traffic = now;
+                if let Err(error) = self.session.receive(buf.filled(), now) {
+                    self.lost = Cause::Protocol(error.to_string());
+                }
+                true
+            }
+        }
+    }
+
+    fn give_up(&mut self, cause: Cause) {
+        if !self.session.is_over() {
+            self.lost = cause;
+            self.was_cut = self.session.open_transactions() > 0;
+            self.session.end();
+        }
+    }
+
+    /// Hands out the outcomes there are.
+    fn settle(&mut self, now: Duration) {
+        let mut has_settled = false;
+        while let Some(settled) = self.session.settled() {
+            let Some(on_wire) = self.jobs.pop_front() else {
+                break;
+            };
+            debug_assert_eq!(on_wire.id, settled.id, "transactions settle in order");
+            has_settled = true;
+            self.finish(on_wire, settled, now);
+        }
+        if has_settled && self.jobs.is_empty() && self.is_active {
+            self.become_inactive(now);
+        }
+    }
+
+    fn become_inactive(&mut self, now: Duration) {
+        self.is_active = false;
+        self.shared.dispatch().became_inactive();
+        self.shared.hand_on(now);
+    }
+
+    fn finish(&mut self, on_wire: OnWire, settled: Settled, now: Duration) {
+        let OnWire {
+            mut job,
+            mut timings,
+            ..
+        } = on_wire;
+        if job.returns < RETURNS_MAX && self.is_worth_another_connection(&settled.end) {
+            job.returns += 1;
+            self.returned.push(job);
+            return;
+        }
+        job::add_marks(&mut timings, &settled.marks);
+        let latency = now.saturating_sub(settled.marks.begun);
+        let endpoint = self.shared.endpoint_name(self.endpoint);
+        let recipients = job.envelope.recipients().len();
+        let results = job::results(settled, recipients, &endpoint, &self.lost);
+        self.shared.sample(latency, &results, now);
+        job.finish(Outcome::Done { results, timings });
+    }
+
+    /// The connection ended before the message could be taken, and that says nothing about the
+    /// message: it died, or the server had enough of this connection.
+    fn is_worth_another_connection(&self, end: &End) -> bool {
+        match end {
+            End::NotSent => !matches!(self.lost, Cause::Timeout(_) | Cause::Protocol(_)),
+            End::Refused(TransactionStage::Rset | TransactionStage::Mail, reply) => {
+                reply.code().get() == 421 && self.messages > 1
+            }
+            _ => false,
+        }
+    }
+
+    /// How long the present step may take.
+    fn time_allowed(&self) -> Duration {
+        let config = &self.shared.config;
+        match self.session.awaits() {
+            None if self.is_retiring => QUIT_MAX,
+            None => config.idle_max,
+            Some((stage, content_len)) => stage_timeout(&config.timeouts, stage, content_len),
+        }
+    }
+
+    /// Whether the present step has taken too long. The timer is not moved at each step, which
+    /// would cost more than the step: it fires after the shortest timeout there is, and is then
+    /// set to the deadline in force.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>, now: Duration) -> bool {
+        while self.timer.as_mut().poll(cx).is_ready() {
+            let deadline = self.last_traffic + self.time_allowed();
+            let now = now.max(self.shared.now());
+            if deadline <= now {
+                let is_idle = self.session.awaits().is_none() && !self.is_retiring;
+                if !is_idle {
+                    return true;
+                }
+                if self.shared.dispatch().may_retire() {
+                    self.is_retiring = true;
+                    self.session.quit();
+                    cx.waker().wake_by_ref();
+                }
+                self.last_traffic = now;
+            }
+            let until =
+                (self.last_traffic + self.time_allowed()).min(now + self.shared.config.tick);
+            let at = self
+                .shared
+                .instant(until.max(now + Duration::from_millis(1)));
+            self.timer.as_mut().reset(at);
+        }
+        false
+    }
+}
+
+fn stage_timeout(timeouts: &Timeouts, stage: TransactionStage, content_len: usize) -> Duration {
+    match stage {
+        TransactionStage::Rset | TransactionStage::Mail => timeouts.mail,
+        TransactionStage::Rcpt => timeouts.rcpt,
+        TransactionStage::Data => timeouts.data,
+        TransactionStage::Content => timeouts.content,
+        TransactionStage::Final => {
+            let mib = content_len as f64 / f64::from(1u32 << 20);
+            timeouts.final_base + timeouts.final_per_mib.mul_f64(mib)
+        }
+    }
+}
+
+/// The mode that a `Wire` asks for.
+pub(crate) fn mode(wire: crate::Wire) -> Mode {
+    match wire {
+        crate::Wire::Lockstep => Mode::Lockstep,
+        crate::Wire::Pipelined => Mode::Pipelined,
+        crate::Wire::Overlapped => Mode::Overlapped,
+        crate::Wire::Windowed(transactions_max) => Mode::Windowed {
+            transactions_max,
+            bytes_max: Mode::WINDOW_BYTES_MAX,
+        },
+    }
+}

@@ -1,0 +1,318 @@
+//! From nothing to a session: resolve, connect, greet, encrypt, authenticate.
+
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use smtp::ClientName;
+use smtp::client::{
+    Credentials, Handshake, HandshakeConfig, HandshakeError, HandshakeStage, Mode, Session,
+    StartTls, Step,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio_rustls::TlsConnector;
+
+use crate::config::Timeouts;
+use crate::failure::{Cause, Failure, Kind, Scope, Stage};
+use crate::relay::{Relay, TlsMode};
+use crate::report::Timings;
+use crate::stream::Stream;
+use crate::tls::{self, TlsClients};
+
+/// What every dial of a pool has in common.
+#[derive(Debug)]
+pub(crate) struct Dialer {
+    pub(crate) tls: TlsClients,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) ehlo_name: ClientName,
+    pub(crate) allow_plaintext_auth: bool,
+    pub(crate) local_ip: Option<IpAddr>,
+}
+
+/// A session and the stream it lives on.
+#[derive(Debug)]
+pub(crate) struct Dialed {
+    pub(crate) session: Session,
+    pub(crate) stream: Stream,
+    /// Only the stages up to AUTH are set.
+    pub(crate) timings: Timings,
+}
+
+impl Dialer {
+    /// Opens one connection. Where TLS is opportunistic and fails, goes on without it, on a
+    /// connection of its own (RFC 7435 §3).
+    pub(crate) async fn dial(
+        &self,
+        relay: &Relay,
+        credentials: Option<&Credentials>,
+        mode: Mode,
+    ) -> Result<Dialed, Failure> {
+        let first = self.dial_with(relay, relay.tls, credentials, mode).await;
+        match first {
+            Err(failure) if relay.tls == TlsMode::Opportunistic && failure.stage == Stage::Tls => {
+                self.dial_with(relay, TlsMode::None, credentials, mode)
+                    .await
+            }
+            other => other,
+        }
+    }
+
+    async fn dial_with(
+        &self,
+        relay: &Relay,
+        tls: TlsMode,
+        credentials: Option<&Credentials>,
+        mode: Mode,
+    ) -> Result<Dialed, Failure> {
+        let mut timings = Timings::default();
+        let start = Instant::now();
+        let stream = within(self.timeouts.connect, Stage::Connect, async {
+            let addrs = resolve(relay).await?;
+            timings.dns = start.elapsed();
+            self.connect(&addrs).await
+        })
+        .await?;
+        timings.connect = start.elapsed() - timings.dns;
+        let mut stream = Stream::Plain(stream);
+        if tls == TlsMode::Implicit {
+            stream = self.encrypt(stream, relay, tls, &mut timings).await?;
+        }
+        let mut handshake = Handshake::new(HandshakeConfig {
+            name: self.ehlo_name.clone(),
+            starttls: match tls {
+                TlsMode::None | TlsMode::Implicit => StartTls::Never,
+                TlsMode::Opportunistic => StartTls::IfOffered,
+                TlsMode::Required => StartTls::Required,
+            },
+            is_encrypted: tls == TlsMode::Implicit,
+            credentials: credentials.cloned(),
+            mechanism: relay.mechanism,
+            allow_plaintext_auth: self.allow_plaintext_auth,
+            nonce: nonce(),
+        });
+        loop {
+            match handshake.step() {
+                Step::Ready => break,
+                Step::StartTls => {
+                    stream = self.encrypt(stream, relay, tls, &mut timings).await?;
+                    handshake.tls_done();
+                }
+                Step::Talk => self.talk(&mut handshake, &mut stream, &mut timings).await?,
+            }
+        }
+        timings.tls_resumed = stream.tls_resumed();
+        let Some(session) = handshake.into_session(mode) else {
+            let cause = Cause::Protocol("the server speaks out of turn".into());
+            return Err(failure(Stage::Ehlo, Scope::Endpoint, cause));
+        };
+        Ok(Dialed {
+            session,
+            stream,
+            timings,
+        })
+    }
+
+    async fn connect(&self, addrs: &[SocketAddr]) -> Result<TcpStream, Failure> {
+        let mut last = None;
+        for addr in addrs {
+            match self.connect_one(*addr).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = Some(error),
+            }
+        }
+        let error = last.unwrap_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable));
+        Err(failure(
+            Stage::Connect,
+            Scope::Endpoint,
+            Cause::Io(Arc::new(error)),
+        ))
+    }
+
+    async fn connect_one(&self, addr: SocketAddr) -> io::Result<TcpStream> {
+        let stream = match self.local_ip {
+            None => TcpStream::connect(addr).await?,
+            Some(ip) => {
+                let socket = if addr.is_ipv4() {
+                    TcpSocket::new_v4()?
+                } else {
+                    TcpSocket::new_v6()?
+                };
+                socket.bind(SocketAddr::new(ip, 0))?;
+                socket.connect(addr).await?
+            }
+        };
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
+    async fn encrypt(
+        &self,
+        stream: Stream,
+        relay: &Relay,
+        mode: TlsMode,
+        timings: &mut Timings,
+    ) -> Result<Stream, Failure> {
+        let start = Instant::now();
+        let Stream::Plain(plain) = stream else {
+            return Ok(stream);
+        };
+        let name = tls::server_name(&relay.host).ok_or_else(|| {
+            let cause = Cause::Local(format!("{} cannot stand in a certificate", relay.host));
+            failure(Stage::Tls, Scope::Endpoint, cause)
+        })?;
+        let connector = TlsConnector::from(self.tls.for_mode(mode));
+        let encrypted = within(self.timeouts.tls, Stage::Tls, async {
+            connector.connect(name, plain).await.map_err(tls_failure)
+        })
+        .await?;
+        timings.tls = start.elapsed();
+        Ok(Stream::Tls(Box::new(encrypted)))
+    }
+
+    /// One exchange: writes what the handshake has to say, reads until the server has spoken.
+    async fn talk(
+        &self,
+        handshake: &mut Handshake,
+        stream: &mut Stream,
+        timings: &mut Timings,
+    ) -> Result<(), Failure> {
+        let (stage, limit) = self.stage(handshake.stage());
+        let start = Instant::now();
+        let output = handshake.output();
+        let mut buf = [0; 4096];
+        let read = within(limit, stage, async {
+            let read = async {
+                match stream {
+                    Stream::Plain(stream) => {
+                        stream.write_all(&output).await?;
+                        stream.read(&mut buf).await
+                    }
+                    Stream::Tls(stream) => {
+                        stream.write_all(&output).await?;
+                        stream.flush().await?;
+                        stream.read(&mut buf).await
+                    }
+                }
+            };
+            read.await
+                .map_err(|error| failure(stage, Scope::Endpoint, io_cause(error)))
+        })
+        .await?;
+        if read == 0 {
+            return Err(failure(stage, Scope::Endpoint, Cause::Closed));
+        }
+        let heard = handshake.receive(&buf[..read]);
+        let spent = match stage {
+            Stage::Greeting => &mut timings.greeting,
+            Stage::Auth => &mut timings.auth,
+            _ => &mut timings.ehlo,
+        };
+        *spent += start.elapsed();
+        heard.map_err(|error| handshake_failure(self.stage(handshake.stage()).0, error))
+    }
+
+    fn stage(&self, stage: HandshakeStage) -> (Stage, Duration) {
+        match stage {
+            HandshakeStage::Greeting => (Stage::Greeting, self.timeouts.greeting),
+            HandshakeStage::Ehlo | HandshakeStage::Ready => (Stage::Ehlo, self.timeouts.ehlo),
+            HandshakeStage::StartTls | HandshakeStage::Tls => (Stage::StartTls, self.timeouts.ehlo),
+            HandshakeStage::Auth => (Stage::Auth, self.timeouts.auth),
+        }
+    }
+}
+
+async fn resolve(relay: &Relay) -> Result<Vec<SocketAddr>, Failure> {
+    if let Some(ip) = relay.host.ip() {
+        return Ok(vec![SocketAddr::new(ip, relay.port)]);
+    }
+    let found = tokio::net::lookup_host((relay.host.as_str(), relay.port)).await;
+    found
+        .map(Iterator::collect)
+        .map_err(|error| failure(Stage::Dns, Scope::Endpoint, Cause::Dns(Arc::new(error))))
+}
+
+async fn within<T>(
+    limit: Duration,
+    stage: Stage,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    match tokio::time::timeout(limit, work).await {
+        Ok(result) => result,
+        Err(_) => Err(failure(stage, Scope::Endpoint, Cause::Timeout(limit))),
+    }
+}
+
+fn failure(stage: Stage, scope: Scope, cause: Cause) -> Failure {
+    Failure {
+        stage,
+        scope,
+        kind: Kind::Transient,
+        endpoint: None,
+        cause,
+    }
+}
+
+pub(crate) fn io_cause(error: io::Error) -> Cause {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => Cause::Closed,
+        _ => Cause::Io(Arc::new(error)),
+    }
+}
+
+/// A certificate that does not verify will not verify in a minute either.
+fn tls_failure(error: io::Error) -> Failure {
+    let inner = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let is_certificate = matches!(inner, Some(rustls::Error::InvalidCertificate(_)));
+    let kind = if is_certificate {
+        Kind::Permanent
+    } else {
+        Kind::Transient
+    };
+    Failure {
+        kind,
+        ..failure(Stage::Tls, Scope::Endpoint, Cause::Tls(Arc::new(error)))
+    }
+}
+
+fn handshake_failure(stage: Stage, error: HandshakeError) -> Failure {
+    match error {
+        HandshakeError::Refused(reply) => {
+            let scope = if stage == Stage::Auth {
+                Scope::Account
+            } else {
+                Scope::Endpoint
+            };
+            Failure::from_reply(stage, scope, reply)
+        }
+        HandshakeError::PlaintextAuth | HandshakeError::NoMechanism => {
+            let cause = Cause::Local(error.to_string());
+            Failure {
+                kind: Kind::Permanent,
+                ..failure(Stage::Auth, Scope::Account, cause)
+            }
+        }
+        HandshakeError::NoStartTls => {
+            let cause = Cause::Local(error.to_string());
+            Failure {
+                kind: Kind::Permanent,
+                ..failure(Stage::StartTls, Scope::Endpoint, cause)
+            }
+        }
+        error => failure(stage, Scope::Endpoint, Cause::Protocol(error.to_string())),
+    }
+}
+
+/// From the same source of randomness as TLS.
+fn nonce() -> [u8; 18] {
+    let mut nonce = [0; 18];
+    let random = rustls::crypto::aws_lc_rs::default_provider().secure_random;
+    random
+        .fill(&mut nonce)
+        .expect("the operating system gives random bytes");
+    nonce
+}

@@ -1,0 +1,487 @@
+//! Who sends what next: the waiting messages, the connections, and what is allowed to start.
+//!
+//! Plain data under the pool's one lock; nothing here waits. Invariants:
+//! * `open` never exceeds the cap: a slot is taken before a connection is dialed and given back
+//!   after its stream is gone;
+//! * messages start in the order in which they came, and one that came back goes to the front;
+//! * a rate's slot is booked when a message starts, so the wire never sees more than the rate.
+//!
+//! A connection that could take a message registers its waker, as *idle* (without work) or
+//! *hungry* (with work, and room for more). Each message that arrives wakes one: an idle one
+//! first, then a new connection, then a hungry one.
+
+use std::collections::VecDeque;
+use std::task::Waker;
+use std::time::Duration;
+
+use flow::gradient::Gradient2;
+use flow::rate::Gcra;
+use tokio::sync::oneshot;
+
+use crate::failure::{Cause, Failure, Kind, Scope, Stage};
+use crate::job::Job;
+use crate::report::{PoolStats, Timings};
+
+/// How long no connection is dialed after one failed, at first and at most.
+const DIAL_PAUSE_MIN: Duration = Duration::from_millis(50);
+const DIAL_PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Dispatch {
+    queue: VecDeque<Job>,
+    slots: Vec<Slot>,
+    free: Vec<usize>,
+    /// Registered as idle or hungry; entries whose slot has moved on are passed over.
+    idle: Vec<usize>,
+    hungry: Vec<usize>,
+    opening: usize,
+    /// Connections with a transaction on them.
+    active: usize,
+    cap: usize,
+    min_idle: usize,
+    adaptive: Option<Gradient2>,
+    rate: Option<Gcra>,
+    /// The rate lets nothing start before this.
+    paced_until: Option<Duration>,
+    dial_not_before: Duration,
+    dial_pause: Duration,
+    is_closing: bool,
+    /// When the housekeeper looks next; `None` while there is none.
+    house_call_at: Option<Duration>,
+    /// Callers of `check` that wait for a connection to become ready.
+    checks: Vec<oneshot::Sender<Result<(), Failure>>>,
+    pub(crate) stats: PoolStats,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    standing: Standing,
+    waker: Option<Waker>,
+    /// It has an entry in `idle` or `hungry`, maybe an outdated one.
+    listed: [bool; 2],
+}
+
+/// What a connection is doing, as far as handing out work is concerned.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    #[default]
+    Free,
+    Opening,
+    Busy,
+    Hungry,
+    Idle,
+}
+
+/// What somebody has to do now that something changed.
+#[derive(Debug)]
+#[must_use]
+pub(crate) enum Kick {
+    Nothing,
+    Wake(Waker),
+    /// Dial a connection for this slot.
+    Open(usize),
+}
+
+/// The answer to a connection that asks for work.
+#[derive(Debug)]
+pub(crate) enum Take {
+    Job(Job),
+    /// Nothing it could start now; it is registered and will be woken.
+    Nothing,
+    /// There is work, but no room on this connection.
+    Full,
+    /// The pool is closing.
+    Close,
+}
+
+/// Settings that the dispatch needs.
+#[derive(Debug)]
+pub(crate) struct DispatchConfig {
+    pub(crate) cap: usize,
+    pub(crate) min_idle: usize,
+    pub(crate) is_adaptive: bool,
+    pub(crate) rate: Option<Gcra>,
+}
+
+impl Dispatch {
+    pub(crate) fn new(config: DispatchConfig) -> Self {
+        Self {
+            queue: VecDeque::new(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            idle: Vec::new(),
+            hungry: Vec::new(),
+            opening: 0,
+            active: 0,
+            cap: config.cap,
+            min_idle: config.min_idle.min(config.cap),
+            adaptive: config.is_adaptive.then(|| Gradient2::new(1, config.cap)),
+            rate: config.rate,
+            paced_until: None,
+            dial_not_before: Duration::ZERO,
+            dial_pause: DIAL_PAUSE_MIN,
+            is_closing: false,
+            house_call_at: None,
+            checks: Vec::new(),
+            stats: PoolStats::default(),
+        }
+    }
+
+    /// Connections that may work at once.
+    pub(crate) fn limit(&self) -> usize {
+        self.adaptive.as_ref().map_or(self.cap, Gradient2::limit)
+    }
+
+    pub(crate) fn stats(&self) -> PoolStats {
+        let is_idle = |slot: &&Slot| slot.standing == Standing::Idle;
+        PoolStats {
+            connections_idle: self.slots.iter().filter(is_idle).count(),
+            waiting: self.queue.len(),
+            concurrency: self.limit(),
+            ..self.stats
+        }
+    }
+
+    /// Lines a message up.
+    pub(crate) fn submit(&mut self, job: Job, now: Duration) -> Kick {
+        if self.is_closing {
+            job.fail(&pool_closed(), Timings::default());
+            return Kick::Nothing;
+        }
+        self.queue.push_back(job);
+        self.kick(now)
+    }
+
+    /// Puts messages back to the front, in their order.
+    pub(crate) fn give_back(&mut self, jobs: Vec<Job>) {
+        for job in jobs.into_iter().rev() {
+            if self.is_closing {
+                job.fail(&pool_closed(), Timings::default());
+            } else {
+                self.queue.push_front(job);
+            }
+        }
+    }
+
+    /// Finds somebody for the message at the front.
+    pub(crate) fn kick(&mut self, now: Duration) -> Kick {
+        if self.queue.is_empty() || self.paced_until.is_some_and(|until| until > now) {
+            return Kick::Nothing;
+        }
+        if self.active < self.limit()
+            && let Some(waker) = self.pop(Standing::Idle)
+        {
+            return Kick::Wake(waker);
+        }
+        if self.opening < self.queue.len()
+            && let Some(slot) = self.open_slot(now)
+        {
+            return Kick::Open(slot);
+        }
+        self.pop(Standing::Hungry).map_or(Kick::Nothing, Kick::Wake)
+    }
+
+    /// Takes a slot for one more connection if the cap and the pause after failures allow.
+    fn open_slot(&mut self, now: Duration) -> Option<usize> {
+        let may_open = self.stats.connections_open < self.limit() && now >= self.dial_not_before;
+        if self.is_closing || !may_open {
+            return None;
+        }
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            self.slots.len() - 1
+        });
+        self.slots[slot].standing = Standing::Opening;
+        self.opening += 1;
+        self.stats.connections_open += 1;
+        self.stats.connections_open_max = self
+            .stats
+            .connections_open_max
+            .max(self.stats.connections_open);
+        Some(slot)
+    }
+
+    /// One more slot if fewer than `min_idle` connections are open.
+    pub(crate) fn warm_up(&mut self, now: Duration) -> Option<usize> {
+        let is_short = self.stats.connections_open < self.min_idle;
+        is_short.then(|| self.open_slot(now)).flatten()
+    }
+
+    /// Waits for a connection to become ready, opening one if there is none.
+    pub(crate) fn check(
+        &mut self,
+        told: oneshot::Sender<Result<(), Failure>>,
+        now: Duration,
+    ) -> Kick {
+        if self.is_closing {
+            let _ = told.send(Err(pool_closed()));
+            return Kick::Nothing;
+        }
+        if self.stats.connections_open > self.opening {
+            let _ = told.send(Ok(()));
+            return Kick::Nothing;
+        }
+        self.checks.push(told);
+        if self.opening > 0 {
+            return Kick::Nothing;
+        }
+        self.dial_not_before = now;
+        self.open_slot(now).map_or(Kick::Nothing, Kick::Open)
+    }
+
+    /// A connection became ready.
+    pub(crate) fn opened(&mut self, slot: usize, tls_resumed: Option<bool>) {
+        self.opening -= 1;
+        self.slots[slot].standing = Standing::Busy;
+        self.dial_pause = DIAL_PAUSE_MIN;
+        self.stats.connections_opened += 1;
+        match tls_resumed {
+            Some(true) => self.stats.tls_resumed += 1,
+            Some(false) => self.stats.tls_full += 1,
+            None => {}
+        }
+        for told in self.checks.drain(..) {
+            let _ = told.send(Ok(()));
+        }
+    }
+
+    /// A dial failed. Where no other connection lives to serve them, the messages that wait fail
+    /// with it: their callers decide whether to come again.
+    pub(crate) fn dial_failed(&mut self, slot: usize, failure: &Failure, now: Duration) {
+        self.opening -= 1;
+        self.release(slot);
+        self.stats.connections_failed += 1;
+        self.dial_not_before = now + self.dial_pause;
+        self.dial_pause = (self.dial_pause * 2).min(DIAL_PAUSE_MAX);
+        for told in self.checks.drain(..) {
+            let _ = told.send(Err(failure.clone()));
+        }
+        if self.stats.connections_open == 0 {
+            // The next message may dial at once: it is its caller that waits between tries.
+            self.dial_not_before = now;
+            for job in self.queue.drain(..) {
+                job.fail(failure, Timings::default());
+            }
+        }
+    }
+
+    /// A connection that had been ready is gone.
+    pub(crate) fn closed(&mut self, slot: usize, was_active: bool) {
+        self.active -= usize::from(was_active);
+        self.release(slot);
+    }
+
+    fn release(&mut self, slot: usize) {
+        self.slots[slot].standing = Standing::Free;
+        self.slots[slot].waker = None;
+        self.free.push(slot);
+        self.stats.connections_open -= 1;
+    }
+
+    /// A connection asks for a message.
+    ///
+    /// * `is_active`: it has one already;
+    /// * `may_begin`: whether it could start one with content of this many octets.
+    pub(crate) fn take(
+        &mut self,
+        slot: usize,
+        is_active: bool,
+        may_begin: impl FnOnce(usize) -> bool,
+        now: Duration,
+        waker: &Waker,
+    ) -> Take {
+        let Some(len) = self.front_len(now) else {
+            let close = self.is_closing;
+            self.rest(slot, is_active, waker);
+            return if close { Take::Close } else { Take::Nothing };
+        };
+        if !may_begin(len) {
+            self.slots[slot].standing = Standing::Busy;
+            return Take::Full;
+        }
+        if !is_active && self.active >= self.limit() {
+            self.rest(slot, is_active, waker);
+            return Take::Nothing;
+        }
+        if let Some(rate) = &mut self.rate
+            && let Err(until) = rate.check(now)
+        {
+            self.paced_until = Some(until);
+            self.rest(slot, is_active, waker);
+            return Take::Nothing;
+        }
+        self.active += usize::from(!is_active);
+        self.slots[slot].standing = Standing::Busy;
+        self.queue.pop_front().map_or(Take::Nothing, Take::Job)
+    }
+
+    /// The length of the first message that somebody still waits for.
+    fn front_len(&mut self, now: Duration) -> Option<usize> {
+        loop {
+            let front = self.queue.front()?;
+            if front.outcome.is_closed() {
+                self.queue.pop_front();
+            } else if front.deadline <= now {
+                self.queue
+                    .pop_front()?
+                    .fail(&deadline(), Timings::default());
+            } else {
+                return Some(front.content.len());
+            }
+        }
+    }
+
+    /// Registers a connection that has room.
+    fn rest(&mut self, slot: usize, is_active: bool, waker: &Waker) {
+        let standing = if is_active {
+            Standing::Hungry
+        } else {
+            Standing::Idle
+        };
+        let entry = &mut self.slots[slot];
+        entry.standing = standing;
+        match &mut entry.waker {
+            Some(known) => known.clone_from(waker),
+            None => entry.waker = Some(waker.clone()),
+        }
+        let listed = &mut entry.listed[usize::from(is_active)];
+        if !std::mem::replace(listed, true) {
+            self.list(standing).push(slot);
+        }
+    }
+
+    fn list(&mut self, standing: Standing) -> &mut Vec<usize> {
+        if standing == Standing::Hungry {
+            &mut self.hungry
+        } else {
+            &mut self.idle
+        }
+    }
+
+    /// The waker of a connection of this standing, the one that rested last.
+    fn pop(&mut self, standing: Standing) -> Option<Waker> {
+        loop {
+            let slot = self.list(standing).pop()?;
+            let entry = &mut self.slots[slot];
+            entry.listed[usize::from(standing == Standing::Hungry)] = false;
+            if entry.standing == standing {
+                entry.standing = Standing::Busy;
+                return entry.waker.clone();
+            }
+        }
+    }
+
+    /// A connection has no transaction any more.
+    pub(crate) fn became_inactive(&mut self) {
+        self.active -= 1;
+    }
+
+    /// One transaction's latency, for the adaptive limit.
+    ///
+    /// * `dropped`: it was refused for load or rate, or timed out.
+    pub(crate) fn sample(&mut self, latency: Duration, dropped: bool, now: Duration) {
+        if let Some(adaptive) = &mut self.adaptive {
+            adaptive.sample(now, latency, self.active, dropped);
+        }
+    }
+
+    /// How busy this machine's CPUs are, 0 to 1.
+    pub(crate) fn pressure(&mut self, cpu_share: f64, now: Duration) {
+        if let Some(adaptive) = &mut self.adaptive {
+            adaptive.pressure(now, cpu_share);
+        }
+    }
+
+    pub(crate) fn is_adaptive(&self) -> bool {
+        self.adaptive.is_some()
+    }
+
+    /// Whether a connection that has been idle long enough should close: not where that would
+    /// leave fewer than `min_idle`.
+    pub(crate) fn may_retire(&self) -> bool {
+        self.is_closing || self.stats.connections_open > self.min_idle
+    }
+
+    /// Fails those that have waited too long; gives when to look again.
+    pub(crate) fn expire(&mut self, now: Duration) -> Option<Duration> {
+        if self.queue.iter().any(|job| job.deadline <= now) {
+            for job in std::mem::take(&mut self.queue) {
+                if job.deadline <= now {
+                    job.fail(&deadline(), Timings::default());
+                } else {
+                    self.queue.push_back(job);
+                }
+            }
+        }
+        let deadline = self.queue.iter().map(|job| job.deadline).min();
+        let paced = self.paced_until.filter(|_| !self.queue.is_empty());
+        let warm_up = (self.stats.connections_open < self.min_idle || !self.queue.is_empty())
+            .then_some(self.dial_not_before)
+            .filter(|at| *at > now);
+        [deadline, paced.filter(|until| *until > now), warm_up]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Whether starting one message may let another start elsewhere: where a rate or a moving
+    /// limit, and not only the arrival of messages, decides.
+    pub(crate) fn hands_on(&self) -> bool {
+        (self.rate.is_some() || self.adaptive.is_some()) && !self.queue.is_empty()
+    }
+
+    /// Whether the housekeeper has to be started, and whether it has to look earlier.
+    pub(crate) fn house_call(&mut self, now: Duration) -> (bool, bool) {
+        let Some(at) = self.house_call_at else {
+            self.house_call_at = Some(now);
+            return (true, false);
+        };
+        let deadline = self.queue.back().map(|job| job.deadline);
+        let paced = self
+            .paced_until
+            .filter(|until| *until > now && !self.queue.is_empty());
+        let is_early = |next: Option<Duration>| next.is_some_and(|next| next < at);
+        (false, is_early(deadline) || is_early(paced))
+    }
+
+    /// Notes when the housekeeper looks next; says whether it is to end.
+    pub(crate) fn arm(&mut self, next: Duration) -> bool {
+        self.house_call_at = Some(next);
+        self.is_closing && self.stats.connections_open == 0
+    }
+
+    /// Takes no more messages and fails those that wait; gives the wakers of all connections.
+    pub(crate) fn close(&mut self) -> Vec<Waker> {
+        self.is_closing = true;
+        for job in self.queue.drain(..) {
+            job.fail(&pool_closed(), Timings::default());
+        }
+        for told in self.checks.drain(..) {
+            let _ = told.send(Err(pool_closed()));
+        }
+        self.slots
+            .iter_mut()
+            .filter_map(|slot| slot.waker.take())
+            .collect()
+    }
+}
+
+fn queue_failure(cause: Cause) -> Failure {
+    let (stage, scope) = (Stage::Queue, Scope::Connection);
+    Failure {
+        stage,
+        scope,
+        kind: Kind::Transient,
+        endpoint: None,
+        cause,
+    }
+}
+
+fn pool_closed() -> Failure {
+    queue_failure(Cause::PoolClosed)
+}
+
+fn deadline() -> Failure {
+    queue_failure(Cause::Deadline)
+}

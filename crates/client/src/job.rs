@@ -1,0 +1,129 @@
+//! One message on its way through the pool.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use smtp::client::{End, Marks, Settled, TransactionStage};
+use smtp::{Content, Envelope, Reply};
+use tokio::sync::oneshot;
+
+use crate::failure::{Cause, Failure, Kind, Scope, Stage};
+use crate::report::{Accepted, Timings};
+
+/// A message that waits, or is on the wire.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) envelope: Arc<Envelope>,
+    pub(crate) content: Content,
+    /// Where the outcome goes; closed when the caller has dropped its future.
+    pub(crate) outcome: oneshot::Sender<Outcome>,
+    /// On the pool's clock.
+    pub(crate) queued_at: Duration,
+    /// When it gives up waiting, on the pool's clock.
+    pub(crate) deadline: Duration,
+    /// How often its connection died before it could have been taken.
+    pub(crate) returns: u8,
+}
+
+/// What a connection has to say of a job.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// One result per recipient.
+    Done {
+        results: Vec<Result<Accepted, Failure>>,
+        timings: Timings,
+    },
+    /// Nothing was sent: this server takes no more recipients than this in one transaction.
+    Split { recipients_max: usize },
+}
+
+impl Job {
+    /// The same failure for every recipient.
+    pub(crate) fn fail(self, failure: &Failure, timings: Timings) {
+        let results = vec![Err(failure.clone()); self.envelope.recipients().len()];
+        self.finish(Outcome::Done { results, timings });
+    }
+
+    /// The caller may have gone; then nobody wants to know.
+    pub(crate) fn finish(self, outcome: Outcome) {
+        let _ = self.outcome.send(outcome);
+    }
+}
+
+/// Spreads what became of a transaction over its recipients.
+pub(crate) fn results(
+    settled: Settled,
+    recipients: usize,
+    endpoint: &Arc<str>,
+    lost: &Cause,
+) -> Vec<Result<Accepted, Failure>> {
+    let with_endpoint = |failure: Failure| Failure {
+        endpoint: Some(endpoint.clone()),
+        ..failure
+    };
+    let for_others: Result<Accepted, Failure> = match settled.end {
+        End::Final(reply) if reply.code().is_completed() => Ok(Accepted { reply }),
+        End::Final(reply) => Err(refusal(Stage::Final, reply)),
+        End::Refused(stage, reply) => Err(refusal(stage_of(stage), reply)),
+        End::AllRefused => Err(lost_failure(Stage::Rcpt, Kind::Transient, lost)),
+        End::NotSent => Err(lost_failure(Stage::Mail, Kind::Transient, lost)),
+        End::Unknown => Err(lost_failure(Stage::Final, Kind::Unknown, lost)),
+    };
+    let for_others = for_others.map_err(with_endpoint);
+    if recipients == 1 && settled.refused.is_empty() {
+        return vec![for_others];
+    }
+    let mut results = vec![for_others; recipients];
+    for (index, reply) in settled.refused {
+        let failure = Failure::from_reply(Stage::Rcpt, Scope::Recipient, reply);
+        results[index] = Err(with_endpoint(failure));
+    }
+    results
+}
+
+/// 421 speaks of the connection, everything else of the message.
+fn refusal(stage: Stage, reply: Reply) -> Failure {
+    let scope = if reply.code().get() == 421 {
+        Scope::Connection
+    } else {
+        Scope::Message
+    };
+    Failure::from_reply(stage, scope, reply)
+}
+
+fn lost_failure(stage: Stage, kind: Kind, cause: &Cause) -> Failure {
+    Failure {
+        stage,
+        scope: Scope::Connection,
+        kind,
+        endpoint: None,
+        cause: cause.clone(),
+    }
+}
+
+pub(crate) fn stage_of(stage: TransactionStage) -> Stage {
+    match stage {
+        TransactionStage::Rset | TransactionStage::Mail => Stage::Mail,
+        TransactionStage::Rcpt => Stage::Rcpt,
+        TransactionStage::Data => Stage::Data,
+        TransactionStage::Content => Stage::Content,
+        TransactionStage::Final => Stage::Final,
+    }
+}
+
+/// Fills in the stages of a transaction; those that were not reached stay zero.
+pub(crate) fn add_marks(timings: &mut Timings, marks: &Marks) {
+    let mut from = marks.begun;
+    let mut until = |mark: Option<Duration>| {
+        let Some(mark) = mark else {
+            return Duration::ZERO;
+        };
+        let spent = mark.saturating_sub(from);
+        from = from.max(mark);
+        spent
+    };
+    timings.mail = until(marks.mail);
+    timings.rcpt = until(marks.rcpt);
+    timings.content = until(marks.content);
+    timings.final_reply = until(marks.end);
+}
