@@ -179,11 +179,12 @@ mod tests {
         }
 
         #[test]
-        fn a_clock_that_jumps_back_grants_nothing_extra(jumps in proptest::collection::vec(0..10_000_u64, 1..100)) {
-            let mut budget = RetryBudget::new(0.0, 10, 0);
-            for ms in jumps {
-                prop_assert!(!budget.withdraw(Time::from_millis(ms)));
-            }
+        fn a_clock_that_jumps_back_grants_nothing_extra(
+            jumps in proptest::collection::vec(0..1_000_u64, 1..200),
+        ) {
+            let mut budget = RetryBudget::new(0.0, 10, 5);
+            let granted = jumps.iter().filter(|&&ms| budget.withdraw(Time::from_millis(ms))).count();
+            prop_assert!(granted <= 5 + 10);
         }
     }
 }

@@ -22,7 +22,7 @@
 //! | Phase | Each window | Next |
 //! |---|---|---|
 //! | probe | halve, while the latency falls by a tenth or more | start (the first time), or steady |
-//! | start | double, while the latency is under 1.5 × baseline | steady |
+//! | start | double, while the latency is under 1.5 × baseline and the limit under its maximum | steady |
 //! | steady | the formula above | probe |
 //!
 //! # Windows
@@ -33,8 +33,8 @@
 //!
 //! # Limits
 //! Latency must mean load. Where it means content scanning or tarpitting (strangers' MX hosts), use a window that follows
-//! refusals instead. A relay that becomes up to twice as fast is given a queue of up to twice its places until the next
-//! probe, and one whose knee moves many times within a hundred round trips is followed late.
+//! refusals instead. A relay that becomes about twice as fast may be given a queue of twice its places until the next probe.
+//! After a collapse (a hundred places become one) what is queued must be answered first, a few times over: some 1,000 samples.
 
 use crate::{Time, nanos};
 
@@ -218,7 +218,7 @@ impl Gradient2 {
             Phase::Probe(_) if self.under_pressure => {}
             Phase::Probe(probe) => self.probe(now, latency, probe),
             _ if !used => {}
-            Phase::Start if latency < self.baseline * START_TOLERANCE => {
+            Phase::Start if latency < self.baseline * START_TOLERANCE && self.limit < self.max => {
                 self.change(now, self.limit * 2.0);
             }
             Phase::Steady { windows }

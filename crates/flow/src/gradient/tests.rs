@@ -79,6 +79,14 @@ impl Client {
         }
     }
 
+    fn run_until(&mut self, relay: &mut Relay, reached: impl Fn(&Gradient2) -> bool) {
+        let answers = (0..1_000_000).find(|_| {
+            self.run(relay, 1);
+            reached(&self.gradient)
+        });
+        assert!(answers.is_some(), "not reached: {:?}", self.gradient);
+    }
+
     /// Runs for so many answers, and says what it saw over them.
     fn run(&mut self, relay: &mut Relay, answers: usize) -> Seen {
         let (began, mut limits, mut latencies) = (self.now, 0.0, 0.0);
@@ -103,6 +111,10 @@ impl Client {
             per_second: n / ((self.now - began) as f64 / S as f64),
         }
     }
+}
+
+fn fresh_from_a_probe(gradient: &Gradient2) -> bool {
+    matches!(gradient.phase, Phase::Steady { windows: 1..=10 })
 }
 
 /// Lets a client find its way and asserts that it found the knee: the throughput is there, the latency near the least, and
@@ -240,7 +252,7 @@ fn noise_does_not_hide_the_knee() {
 fn an_idle_client_learns_nothing_and_keeps_its_limit() {
     let mut relay = Relay::new(50, S / 50);
     let mut client = Client::new(Gradient2::new(1, 1000));
-    client.run(&mut relay, 20_000);
+    client.run_until(&mut relay, fresh_from_a_probe);
     // A trickle, ten times slower than before: nothing to do with how many are in flight.
     let limit = client.gradient.limit();
     for n in 0..10_000 {
@@ -253,17 +265,19 @@ fn an_idle_client_learns_nothing_and_keeps_its_limit() {
 }
 
 #[test]
-fn one_stalled_answer_costs_little() {
+fn one_stalled_answer_costs_nothing() {
     let mut relay = Relay::new(1000, S / 50);
     let mut client = Client::new(Gradient2::new(1, 100));
-    client.run(&mut relay, 10_000);
-    let limit = client.gradient.limit();
-    let now = Time::from_nanos(client.now + 300 * S);
+    client.run(&mut relay, 2_000);
+    client.run_until(&mut relay, fresh_from_a_probe);
+    let stalled = Time::from_nanos(client.now + 300 * S);
     client
         .gradient
-        .sample(now, Time::from_secs(300), limit, false);
-    let seen = client.run(&mut relay, 200);
-    assert!(seen.limit_mean > 0.85 * limit as f64, "{limit}: {seen:?}");
+        .sample(stalled, Time::from_secs(300), 100, false);
+    for _ in 0..500 {
+        client.run(&mut relay, 1);
+        assert_eq!(100, client.gradient.limit());
+    }
 }
 
 #[test]
@@ -307,6 +321,43 @@ fn cpu_pressure_shrinks_the_limit_until_it_is_over_and_then_it_recovers() {
     assert!(client.gradient.limit() < before / 2);
     client.gradient.pressure(Time::from_nanos(client.now), 0.5);
     assert_finds_the_knee(&mut client, &mut relay, "after pressure");
+}
+
+#[test]
+fn recovery_from_pressure_begins_at_once() {
+    let mut relay = Relay::new(1000, S / 50);
+    let mut client = Client::new(Gradient2::new(1, 100));
+    client.run(&mut relay, 2_000);
+    client.run_until(&mut relay, fresh_from_a_probe);
+    for _ in 0..10 {
+        client.gradient.pressure(Time::from_nanos(client.now), 0.9);
+    }
+    client.gradient.pressure(Time::from_nanos(client.now), 0.1);
+    let mut limit = client.gradient.limit();
+    assert!(limit < 40);
+    // No probe, which would halve it first: the relay is not what changed.
+    for _ in 0..500 {
+        client.run(&mut relay, 1);
+        assert!(client.gradient.limit() >= limit);
+        limit = client.gradient.limit();
+    }
+    assert!(limit > 45);
+}
+
+#[test]
+fn pressure_during_a_probe_does_not_lose_the_limit_to_return_to() {
+    let mut relay = Relay::new(1000, S / 50);
+    let mut client = Client::new(Gradient2::new(1, 100));
+    client.run(&mut relay, 2_000);
+    client.run_until(&mut relay, |gradient| {
+        matches!(gradient.phase, Phase::Probe(_))
+    });
+    client.gradient.pressure(Time::from_nanos(client.now), 0.9);
+    client.run(&mut relay, 1_000);
+    assert!(client.gradient.limit() < 50);
+    client.gradient.pressure(Time::from_nanos(client.now), 0.1);
+    client.run_until(&mut relay, fresh_from_a_probe);
+    assert!(client.gradient.limit() >= 90, "{}", client.gradient.limit());
 }
 
 #[test]
