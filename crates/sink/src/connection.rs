@@ -4,85 +4,93 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
+use std::time::Instant;
 
-use smtp::Reply;
-use smtp::server::{Event, Server};
+use smtp::server::{Answer, Event, Server};
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 
 use crate::buffers::Buffers;
+use crate::builder::TlsMode;
 use crate::listen::Shared;
-use crate::stream::Wire;
+use crate::script::Action;
+use crate::session::{Session, Verdict};
+use crate::stream::{Stream, Wire};
 
 /// One connection under way.
 pub(crate) struct Connection {
-    stream: Wire,
+    stream: Stream,
     server: Server,
+    session: Session,
     shared: Arc<Shared>,
     /// Octets that were read and are not a whole command yet.
     unread: Vec<u8>,
-    messages: u64,
-    batch: Batch,
-    /// Recipients of the open transaction.
-    recipients: u64,
-    /// More connections are open than allowed.
-    is_surplus: bool,
 }
 
-/// What the octets of one read brought.
-#[derive(Default)]
-struct Batch {
-    messages: u64,
-    recipients: u64,
-    bytes: u64,
-}
-
-/// What comes after a batch.
+/// What comes after a batch, once its replies are written.
 #[derive(PartialEq, Eq)]
 enum Next {
     Read,
+    Handshake,
     Close,
+    Reset,
 }
 
 impl Connection {
-    pub(crate) fn new(stream: Wire, shared: Arc<Shared>, is_surplus: bool) -> Self {
+    pub(crate) fn new(wire: Wire, session: Session, shared: Arc<Shared>) -> Self {
+        let encrypted = shared.options.tls == TlsMode::Implicit;
         Self {
-            stream,
-            server: Server::new(Arc::clone(&shared.profile), false),
+            stream: Stream::Clear(wire),
+            server: Server::new(Arc::clone(&shared.profile), encrypted),
+            session,
             shared,
             unread: Vec::new(),
-            messages: 0,
-            batch: Batch::default(),
-            recipients: 0,
-            is_surplus,
         }
     }
 
     /// Serves until either side closes. What goes wrong with the socket is the client's business.
     pub(crate) async fn serve(mut self) {
-        let link = self.shared.options.link;
-        if !link.rtt.is_zero() {
-            let due = std::time::Instant::now() + link.rtt;
-            self.shared.clock.alarm(due).await;
-        }
         let _ = self.converse().await;
     }
 
     async fn converse(&mut self) -> io::Result<()> {
-        let mut next = self.work(&[]);
+        let rtt = self.shared.options.link.rtt;
+        if !rtt.is_zero() {
+            self.shared.clock.alarm(Instant::now() + rtt).await;
+        }
+        if self.shared.options.tls == TlsMode::Implicit {
+            self.encrypt().await?;
+        }
+        let mut next = self.work(&[]).await;
         loop {
             self.flush().await?;
-            if next == Next::Close {
-                return self.stream.shutdown().await;
+            match next {
+                Next::Read => {}
+                Next::Handshake => {
+                    self.encrypt().await?;
+                    self.server.encrypted();
+                }
+                Next::Close => return self.stream.shutdown().await,
+                Next::Reset => {
+                    self.stream.reset_on_close();
+                    return Ok(());
+                }
             }
             let (buffer, octets) =
                 read(&mut self.stream, &mut self.unread, &self.shared.buffers).await?;
             if octets == 0 {
                 return Ok(());
             }
-            next = self.work(&buffer[..octets]);
+            next = self.work(&buffer[..octets]).await;
             self.shared.buffers.give(buffer);
+        }
+    }
+
+    async fn encrypt(&mut self) -> io::Result<()> {
+        self.session.is_encrypted = true;
+        match &self.shared.acceptor {
+            Some(acceptor) => self.stream.encrypt(acceptor).await,
+            None => Ok(()),
         }
     }
 
@@ -90,77 +98,102 @@ impl Connection {
         let output = self.server.output();
         if !output.is_empty() {
             self.stream.write_all(output).await?;
+            self.stream.flush().await?;
             output.clear();
         }
         Ok(())
     }
 
     /// Steps the machine over `input`; keeps what it cannot use yet.
-    fn work(&mut self, input: &[u8]) -> Next {
+    async fn work(&mut self, input: &[u8]) -> Next {
+        let Self {
+            server, session, ..
+        } = self;
         let mut rest = input;
         let next = loop {
-            let step = self.server.step(rest);
+            let step = server.step(rest);
             rest = &rest[step.consumed..];
-            match step.event {
+            let (verdict, answer) = match step.event {
                 Event::More => break Next::Read,
                 Event::Closed => break Next::Close,
-                Event::Content(_) | Event::Reset | Event::Refused(_) => {}
-                Event::Connect(answer) if self.is_surplus => {
-                    self.shared.stats.refused.fetch_add(1, Relaxed);
-                    answer.reject(&Reply::fixed(
-                        421,
-                        Some((4, 7, 0)),
-                        "Too many connections, try again later",
-                    ));
+                Event::Reset => continue,
+                Event::Refused(_) => {
+                    session.refused();
+                    continue;
                 }
-                Event::Connect(answer) | Event::Hello { answer, .. } => answer.accept(),
-                Event::StartTls(answer) | Event::Auth { answer, .. } => drop(answer),
-                Event::Mail { answer, .. } => {
-                    self.recipients = 0;
+                Event::Content(text) => (session.content(text), None),
+                Event::Connect(answer) => (session.greeting(), Some(answer)),
+                Event::Hello { name, answer, .. } => (session.hello(name), Some(answer)),
+                Event::StartTls(answer) => (Verdict::Accept, Some(answer)),
+                Event::Auth {
+                    credentials,
+                    answer,
+                } => (session.auth(credentials), Some(answer)),
+                Event::Mail {
+                    reverse_path,
+                    answer,
+                    ..
+                } => (session.mail(&reverse_path), Some(answer)),
+                Event::Rcpt { recipient, answer } => (session.rcpt(recipient), Some(answer)),
+                Event::Data(answer) => (session.data(), Some(answer)),
+                Event::End { octets, answer } => (session.end(octets), Some(answer)),
+            };
+            if verdict == Verdict::Accept {
+                if let Some(answer) = answer {
                     answer.accept();
                 }
-                Event::Rcpt { answer, .. } => {
-                    self.recipients += 1;
-                    answer.accept();
-                }
-                Event::Data(answer) => answer.accept(),
-                Event::End { octets, answer } => {
-                    answer.accept();
-                    self.batch.messages += 1;
-                    self.batch.recipients += self.recipients;
-                    self.batch.bytes += octets;
-                }
+            } else if let Some(next) = settle(verdict, answer, session).await {
+                break next;
             }
         };
+        session.account();
         if next == Next::Read {
             self.unread.extend_from_slice(rest);
+            if self.server.awaits_handshake() {
+                return Next::Handshake;
+            }
         }
-        self.account();
         next
-    }
-
-    fn account(&mut self) {
-        let Batch {
-            messages,
-            recipients,
-            bytes,
-        } = std::mem::take(&mut self.batch);
-        if messages > 0 {
-            self.messages += messages;
-            self.shared.stats.add(messages, recipients, bytes);
-        }
     }
 }
 
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.shared.stats.close(self.messages);
+/// Does what a rule wants; gives what that makes of the connection.
+async fn settle(
+    verdict: Verdict,
+    answer: Option<Answer<'_>>,
+    session: &mut Session,
+) -> Option<Next> {
+    let action = match verdict {
+        Verdict::Accept => Action::Continue,
+        Verdict::Reject(reply) => Action::Reply(reply),
+        Verdict::Act(delay, action) => {
+            tokio::time::sleep(delay).await;
+            action
+        }
+    };
+    let (next, hangs_up) = match action {
+        Action::Continue => (None, false),
+        Action::Reply(reply) => {
+            session.refused();
+            if let Some(answer) = answer {
+                answer.reject(&reply);
+            }
+            return None;
+        }
+        Action::Drop | Action::LoseReply => (Some(Next::Close), true),
+        Action::Reset => (Some(Next::Reset), true),
+    };
+    match answer {
+        Some(answer) if hangs_up => answer.hang_up(),
+        Some(answer) => answer.accept(),
+        None => {}
     }
+    next
 }
 
 /// Waits for octets and borrows a buffer only once they are there; `unread` comes first in it.
 async fn read(
-    stream: &mut Wire,
+    stream: &mut Stream,
     unread: &mut Vec<u8>,
     buffers: &Buffers,
 ) -> io::Result<(Box<[u8]>, usize)> {

@@ -1,20 +1,23 @@
 //! What has happened so far, in counters that every connection adds to.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use serde::Serialize;
 
+use crate::record::Duplicates;
+
 /// Counters of one sink.
 #[derive(Debug)]
 pub(crate) struct Stats {
     started: Instant,
-    pub(crate) connections: AtomicU64,
-    pub(crate) connections_open: AtomicU64,
+    connections: AtomicU64,
+    connections_open: AtomicU64,
     messages: AtomicU64,
     recipients: AtomicU64,
     bytes: AtomicU64,
-    pub(crate) refused: AtomicU64,
+    refused: AtomicU64,
     messages_per_connection_max: AtomicU64,
     /// Nanoseconds from `started` to the first and the last message.
     first_ns: AtomicU64,
@@ -42,6 +45,8 @@ pub struct Report {
     pub refused: u64,
     /// Messages a second between the first and the last; 0 with fewer than two.
     pub messages_per_second: f64,
+    /// Recipients sent something twice; `None` where no records are kept.
+    pub duplicates: Option<Duplicates>,
 }
 
 impl Stats {
@@ -58,6 +63,18 @@ impl Stats {
             first_ns: AtomicU64::new(u64::MAX),
             last_ns: AtomicU64::new(0),
         }
+    }
+
+    /// A connection opens: its number, from 1, and how many are open now.
+    pub(crate) fn open(&self) -> (u64, u64) {
+        (
+            self.connections.fetch_add(1, Relaxed) + 1,
+            self.connections_open.fetch_add(1, Relaxed) + 1,
+        )
+    }
+
+    pub(crate) fn refuse(&self, times: u64) {
+        self.refused.fetch_add(times, Relaxed);
     }
 
     /// Adds what one batch of reads brought.
@@ -77,7 +94,7 @@ impl Stats {
             .fetch_max(messages, Relaxed);
     }
 
-    pub(crate) fn report(&self) -> Report {
+    pub(crate) fn report(&self, duplicates: Option<Duplicates>) -> Report {
         let messages = self.messages.load(Relaxed);
         let connections = self.connections.load(Relaxed);
         let (first, last) = (self.first_ns.load(Relaxed), self.last_ns.load(Relaxed));
@@ -95,6 +112,35 @@ impl Stats {
                 true => messages as f64 / seconds,
                 false => 0.0,
             },
+            duplicates,
         }
+    }
+}
+
+impl fmt::Display for Report {
+    /// For people, several lines without a line end at the last.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} messages to {} recipients, {} octets, {:.0} messages/s",
+            self.messages, self.recipients, self.bytes, self.messages_per_second
+        )?;
+        write!(
+            f,
+            "{} connections ({} open), {:.1} messages each, {} at most; {} refusals",
+            self.connections,
+            self.connections_open,
+            self.messages_per_connection_mean,
+            self.messages_per_connection_max,
+            self.refused
+        )?;
+        if let Some(duplicates) = self.duplicates {
+            write!(
+                f,
+                "\n{} duplicates by content, {} by Message-ID",
+                duplicates.by_content, duplicates.by_message_id
+            )?;
+        }
+        Ok(())
     }
 }

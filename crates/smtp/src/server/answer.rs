@@ -1,6 +1,6 @@
 //! The right to answer one command, once.
 
-use super::{Ask, Server, replies};
+use super::{Ask, Phase, Server, replies};
 use crate::reply::{Reply, Severity};
 
 /// The caller's one answer to what an event asks. The machine is borrowed until it is given, so
@@ -65,6 +65,12 @@ impl<'s> Answer<'s> {
             self.server
                 .reject(ask, wire.into(), reply.code().get() == 421);
         }
+    }
+
+    /// Neither: nothing is answered, and nothing more is read. For those who must vanish.
+    pub fn hang_up(mut self) {
+        self.ask = None;
+        self.server.phase = Phase::Closed;
     }
 }
 
