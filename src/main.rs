@@ -26,11 +26,11 @@ enum Command {
     /// Send one message, or a mailing to a list of any length.
     Send(Box<cmd::send::Args>),
     /// Measure how fast an SMTP server takes mail, and what bounds it.
-    Bench(cmd::bench::Args),
+    Bench(Box<cmd::bench::Args>),
     /// Show in a minute what makes sending mail slow, and what removes it.
     Demo(cmd::demo::Args),
     /// Run a scripted SMTP server to test and measure against.
-    Sink(cmd::sink::Args),
+    Sink(Box<cmd::sink::Args>),
     /// Make keys that sign mail.
     Dkim(cmd::dkim::Args),
 }

@@ -1,0 +1,229 @@
+//! A mailing: check the list, open the record, send, sum up.
+
+use std::num::NonZero;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use client::PoolBuilder;
+
+use super::check::{self, Checked};
+use super::deliver::{Delivered, Delivery, StopReason};
+use super::feed::{self, Feed, FeedError, FeedTimes};
+use super::progress::{Counts, Progress};
+use super::record::{Event, Identity, Record, RecordError, RowState, States};
+use super::settings::{Bulk, Settings, Start};
+use super::summary::Facts;
+use crate::cmd::relay;
+use crate::cmd::wire::WireSettings;
+use crate::exit::{Exit, OrExit, Outcome, Stop};
+use crate::machine;
+
+/// How much time's worth of a slow `--rate` may be in hand: what is in hand may become unknown.
+const RATE_AHEAD_S: f64 = 5.0;
+/// Rows that are begun with one sync.
+const BATCH_ROWS_MAX: usize = 256;
+/// How long saying QUIT may take.
+const QUIT_MAX: Duration = Duration::from_secs(5);
+
+/// Sends a mailing, or shows what would be sent.
+pub(super) fn run(settings: Settings, bulk: &Bulk) -> Outcome {
+    let checked = check::check(bulk)?;
+    check::judge(bulk, &checked)?;
+    if settings.is_dry_run {
+        show(&settings, bulk, &checked);
+        return Ok(Exit::Done);
+    }
+    let builder = settings.pool.expect("--via is required but in a dry run");
+    let options = Options {
+        wire: settings.wire,
+        is_json: settings.is_json,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .or_exit_with(Exit::Temporary, "cannot start the runtime")?;
+    runtime.block_on(send(builder, options, bulk, &checked))
+}
+
+struct Options {
+    wire: WireSettings,
+    is_json: bool,
+}
+
+fn show(settings: &Settings, bulk: &Bulk, checked: &Checked) {
+    if settings.is_json {
+        let summary = serde_json::json!({
+            "valid": checked.valid,
+            "invalid": checked.invalid.count,
+            "duplicates": checked.duplicates.count,
+        });
+        println!("{summary:#}");
+        return;
+    }
+    if let Some(first) = &checked.first {
+        println!("{}", String::from_utf8_lossy(first.as_bytes()));
+    }
+    println!(
+        "{}: {} messages, the first as above but for its signature; nothing was sent",
+        bulk.list.display(),
+        checked.valid,
+    );
+}
+
+async fn send(builder: PoolBuilder, options: Options, bulk: &Bulk, checked: &Checked) -> Outcome {
+    let pool = builder.build().or_exit(Exit::Usage)?;
+    // Before the record: a relay that is not there leaves nothing behind.
+    let identity = identity(bulk, checked);
+    let resumed = match bulk.start {
+        Start::Afresh if bulk.record.exists() => {
+            return Err(RecordError::Exists(bulk.record.clone())).or_exit(Exit::Usage);
+        }
+        Start::Afresh => None,
+        Start::Resume { .. } => {
+            let resumed = Record::resume(&bulk.record, &identity, checked.row_max);
+            Some(resumed.map_err(record_stop)?)
+        }
+    };
+    let total = total(bulk, checked, resumed.as_ref().map(|(_, states)| states));
+    relay::check(&pool).await?;
+    let (record, states) = match resumed {
+        Some((record, states)) => (record, Some(states)),
+        None => (
+            Record::create(&bulk.record, &identity).map_err(record_stop)?,
+            None,
+        ),
+    };
+    let feed = Arc::new(Feed {
+        record: Arc::new(record),
+        counts: Arc::new(Counts::default()),
+        times: Arc::new(FeedTimes::default()),
+        from: bulk.from.clone(),
+        mailing: Arc::clone(&bulk.mailing),
+        error: Mutex::new(None),
+    });
+    let in_flight_max = in_flight_max(options.wire);
+    let progress = Progress::start(&feed.counts, total, options.is_json);
+    let batch_rows = (2 * in_flight_max).clamp(1, BATCH_ROWS_MAX);
+    let batches = feed::start(&feed, bulk, states, batch_rows);
+    let delivery = Arc::new(Delivery::new(
+        pool.clone(),
+        Arc::clone(&feed),
+        in_flight_max,
+    ));
+    let cpu_before = machine::cpu_time();
+    let delivered = delivery.run(batches).await;
+    let cpu = machine::cpu_time().saturating_sub(cpu_before);
+    drop(progress);
+    let synced = feed.record.sync();
+    let stats = pool.stats();
+    let _ = tokio::time::timeout(QUIT_MAX, pool.close()).await;
+    let facts = Facts {
+        counts: &feed.counts,
+        tally: &delivery
+            .tally
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner),
+        delivered: &delivered,
+        times: &feed.times,
+        stats,
+        cpu,
+        cpus: std::thread::available_parallelism().map_or(1, NonZero::get),
+        rate_per_second: options.wire.rate.map(flow::rate::RateLimit::per_second),
+        connections_max: options.wire.connections_max(),
+        record: &bulk.record,
+        total,
+    };
+    if options.is_json {
+        println!("{:#}", facts.to_json());
+    } else {
+        facts.print();
+    }
+    synced.or_exit_with(Exit::Temporary, "the record cannot be made durable")?;
+    exit_of(&delivered, &feed.counts)
+}
+
+fn identity(bulk: &Bulk, checked: &Checked) -> Identity {
+    Identity {
+        list: bulk.list.display().to_string(),
+        list_bytes: checked.list_bytes,
+        list_sha256: checked.list_sha256.clone(),
+        message_sha256: bulk.message_sha256.clone(),
+        from: bulk.from.to_string(),
+    }
+}
+
+/// Rows to be done in this run.
+fn total(bulk: &Bulk, checked: &Checked, states: Option<&States>) -> u64 {
+    let skipped = match bulk.skip_duplicates {
+        true => checked.duplicates.count,
+        false => 0,
+    };
+    let all = (checked.valid + checked.invalid.count).saturating_sub(skipped);
+    let Some(states) = states else {
+        return all.min(bulk.limit);
+    };
+    let Start::Resume {
+        retry_failed,
+        resend_unknown,
+    } = bulk.start
+    else {
+        return all.min(bulk.limit);
+    };
+    let left_out = [
+        states.count(RowState::Settled),
+        if retry_failed {
+            0
+        } else {
+            states.count(RowState::Failed)
+        },
+        if resend_unknown {
+            0
+        } else {
+            states.count(RowState::Unknown)
+        },
+    ];
+    (checked.valid + checked.invalid.count)
+        .saturating_sub(left_out.iter().sum())
+        .min(bulk.limit)
+}
+
+fn record_stop(error: RecordError) -> Stop {
+    let exit = match &error {
+        RecordError::Exists(_) | RecordError::Missing(_) => Exit::Usage,
+        RecordError::InUse(_) => Exit::Temporary,
+        RecordError::Other { .. } | RecordError::Damaged { .. } | RecordError::Io { .. } => {
+            Exit::Data
+        }
+    };
+    Stop::new(exit, error)
+}
+
+/// Enough to keep every connection busy; fewer where a slow rate would leave them waiting.
+fn in_flight_max(wire: WireSettings) -> usize {
+    let ahead = wire
+        .rate
+        .map_or(f64::MAX, |rate| (rate.per_second() * RATE_AHEAD_S).ceil());
+    wire.in_flight_max().min(ahead as usize).max(1)
+}
+
+fn exit_of(delivered: &Delivered, counts: &Counts) -> Outcome {
+    match &delivered.stop_reason {
+        Some(StopReason::Feed(FeedError::List(error))) => return Err(Stop::new(Exit::Data, error)),
+        Some(StopReason::Feed(error)) => return Err(Stop::new(Exit::Temporary, error)),
+        Some(StopReason::Interrupted | StopReason::Relay(_)) => return Ok(Exit::Temporary),
+        None => {}
+    }
+    let undone = [
+        Event::Failed,
+        Event::TimedOut,
+        Event::Unknown,
+        Event::Returned,
+    ];
+    if undone.iter().any(|event| counts.get(*event) > 0) {
+        Ok(Exit::Temporary)
+    } else if counts.get(Event::Rejected) > 0 {
+        Ok(Exit::Data)
+    } else {
+        Ok(Exit::Done)
+    }
+}
