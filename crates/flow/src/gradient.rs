@@ -147,7 +147,6 @@ impl Gradient2 {
             max: max as f64,
             limit: opening,
             phase: Phase::Opening,
-
             baseline: f64::INFINITY,
             measured: f64::INFINITY,
             last: f64::INFINITY,
