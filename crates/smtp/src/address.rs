@@ -7,7 +7,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::domain::{Domain, DomainError};
+use crate::domain::{Domain, DomainError, is_canonical_name};
 
 /// Why a text is not an [`Address`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -110,6 +110,12 @@ impl FromStr for Address {
 
     /// Reads `local@domain`, quoted or not, without angle brackets or display name.
     fn from_str(text: &str) -> Result<Self, AddressError> {
+        if let Some(at) = canonical_at(text.as_bytes()) {
+            return Ok(Self {
+                text: text.into(),
+                at,
+            });
+        }
         let (local, domain) = if let Some(rest) = text.strip_prefix('"') {
             let (meant, rest) = unquote(rest)?;
             let mut local = String::with_capacity(meant.len() + 2);
@@ -123,6 +129,36 @@ impl FromStr for Address {
         Self::assemble(local, &domain.parse()?)
     }
 }
+
+/// The common case, seen in one pass and copied once: an ASCII dot-string at a canonical name.
+fn canonical_at(text: &[u8]) -> Option<u8> {
+    let at = memchr::memchr(b'@', text)?;
+    let (local, domain) = (&text[..at], &text[at + 1..]);
+    let is_dot_string = local.iter().all(|&b| ATEXT_OR_DOT[usize::from(b)])
+        && !local.starts_with(b".")
+        && !local.ends_with(b".")
+        && !local.windows(2).any(|pair| pair == b"..");
+    let fits = (1..=Address::LOCAL_LEN_MAX).contains(&at) && text.len() <= Address::LEN_MAX;
+    (fits && is_dot_string && !domain.is_empty() && is_canonical_name(domain))
+        .then_some(u8::try_from(at).ok()?)
+}
+
+/// ASCII `atext` and the dot.
+const ATEXT_OR_DOT: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut b = 0;
+    while b < 128 {
+        table[b] = (b as u8).is_ascii_alphanumeric();
+        b += 1;
+    }
+    let others = b".!#$%&'*+-/=?^_`{|}~";
+    let mut index = 0;
+    while index < others.len() {
+        table[others[index] as usize] = true;
+        index += 1;
+    }
+    table
+};
 
 /// Dot-string: atoms of `atext` (UTF-8 included, RFC 6531 §3.3) divided by single dots.
 fn check_dot_string(local: &str) -> Result<(), AddressError> {
@@ -291,6 +327,19 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_short_way_gives_what_the_long_way_gives(
+            local in "[a-zA-Z0-9.!+@é\"-]{0,6}",
+            domain in "[a-zA-Z.-]{0,6}",
+        ) {
+            let text = format!("{local}@{domain}");
+            if let Some(at) = canonical_at(text.as_bytes()) {
+                prop_assert_eq!(usize::from(at), local.len());
+                prop_assert_eq!(check_dot_string(&local), Ok(()));
+                prop_assert_eq!(domain.parse::<Domain>().unwrap().to_string(), domain);
+            }
+        }
+
         #[test]
         fn what_is_written_parses_back(local in "\\PC{1,20}", domain in "[a-z]{1,9}(\\.[a-z]{2,5})?") {
             if let Ok(address) = Address::new(&local, &domain.parse().unwrap()) {

@@ -116,7 +116,7 @@ impl Domain {
 
 /// The common case, seen in one pass and without IDNA's tables: lower-case LDH labels, none of
 /// them an `xn--` label whose punycode would need checking.
-fn is_canonical_name(name: &[u8]) -> bool {
+pub(crate) fn is_canonical_name(name: &[u8]) -> bool {
     name.len() <= Domain::LEN_MAX
         && name.split(|&b| b == b'.').all(|label| {
             matches!(label, [first, .., last] | [first @ last]

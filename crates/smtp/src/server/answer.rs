@@ -1,6 +1,8 @@
 //! The right to answer one command, once.
 
-use super::{Ask, Phase, Server, replies};
+use super::phase::{Ask, Chunks, Phase, Transaction, Wire};
+use super::scan::Scan;
+use super::{Server, replies};
 use crate::reply::{Reply, Severity};
 
 /// The caller's one answer to what an event asks. The machine is borrowed until it is given, so
@@ -78,6 +80,68 @@ impl Drop for Answer<'_> {
     fn drop(&mut self) {
         if let Some(ask) = self.ask.take() {
             self.server.reject(ask, replies::NOT_ANSWERED.into(), false);
+        }
+    }
+}
+
+impl Server {
+    fn accept(&mut self, ask: Ask, wording: Option<&Reply>) {
+        let standard = match ask {
+            Ask::Connect => &self.profile.greeting[..],
+            Ask::Hello { extended: false } => &self.profile.helo,
+            Ask::Hello { extended: true } => &self.profile.offer(self.encrypted).ehlo,
+            Ask::StartTls => replies::STARTTLS_READY,
+            Ask::Auth => replies::AUTHENTICATED,
+            Ask::Mail { .. } => replies::MAIL_OK,
+            Ask::Rcpt => replies::RCPT_OK,
+            Ask::Data => replies::GO_AHEAD,
+            Ask::Chunk { .. } => b"",
+            Ask::End => replies::OK,
+        };
+        match (wording, ask) {
+            // A chunk is answered when it has come.
+            (_, Ask::Chunk { .. }) => {}
+            (Some(reply), _) => reply.write_to(&mut self.output),
+            (None, _) => self.output.extend_from_slice(standard),
+        }
+        match ask {
+            Ask::Connect => self.phase = Phase::Greeted,
+            Ask::Hello { .. } => self.phase = Phase::Idle,
+            Ask::StartTls => self.phase = Phase::Handshake,
+            Ask::Auth => self.authenticated = true,
+            Ask::Mail { smtputf8 } => {
+                self.transactions += 1;
+                self.phase = Phase::Open(Transaction {
+                    recipients: 0,
+                    smtputf8,
+                    chunks: Chunks::None,
+                });
+            }
+            Ask::Rcpt => {
+                if let Phase::Open(transaction) = &mut self.phase {
+                    transaction.recipients += 1;
+                }
+            }
+            Ask::Data => self.phase = Phase::Data(Scan::new()),
+            Ask::Chunk { octets, last } => self.enter_chunk(octets, last),
+            Ask::End => {}
+        }
+    }
+
+    fn reject(&mut self, ask: Ask, reply: Wire, closes: bool) {
+        match ask {
+            Ask::Chunk { octets, .. } if !closes => {
+                if let Phase::Open(transaction) = &mut self.phase {
+                    transaction.chunks = Chunks::Failed;
+                }
+                return self.swallow_then(octets, reply);
+            }
+            Ask::Connect => self.phase = Phase::TurnedAway,
+            _ => {}
+        }
+        self.output.extend_from_slice(&reply);
+        if closes {
+            self.phase = Phase::Closed;
         }
     }
 }

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
+use crate::extension::Mechanism;
 
 /// A driver that accepts everything and remembers what it saw.
 struct Driver {
