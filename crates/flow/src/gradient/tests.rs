@@ -356,8 +356,44 @@ fn pressure_during_a_probe_does_not_lose_the_limit_to_return_to() {
     client.run(&mut relay, 1_000);
     assert!(client.gradient.limit() < 50);
     client.gradient.pressure(Time::from_nanos(client.now), 0.1);
-    client.run_until(&mut relay, fresh_from_a_probe);
-    assert!(client.gradient.limit() >= 90, "{}", client.gradient.limit());
+    client.run(&mut relay, 150);
+    assert!(
+        (90..100).contains(&client.gradient.limit()),
+        "{}",
+        client.gradient.limit()
+    );
+}
+
+#[test]
+fn a_relay_that_collapses_during_a_probe_does_not_raise_the_baseline() {
+    let mut relay = Relay::new(100, S / 50);
+    let mut client = Client::new(Gradient2::new(1, 1000));
+    client.run(&mut relay, 5_000);
+    client.run_until(&mut relay, |gradient| {
+        matches!(gradient.phase, Phase::Probe(_))
+    });
+    relay.set_places(1);
+    client.run_until(&mut relay, |gradient| {
+        !matches!(gradient.phase, Phase::Probe(_))
+    });
+    let baseline = client.gradient.baseline / (S / 50) as f64;
+    assert!(baseline < 1.6, "{baseline}");
+}
+
+#[test]
+fn a_drop_ends_the_doubling_of_the_start() {
+    let mut relay = Relay::new(1000, S / 50);
+    let mut client = Client::new(Gradient2::new(1, 1000));
+    client.run_until(&mut relay, |gradient| gradient.limit() >= 80);
+    assert!(matches!(client.gradient.phase, Phase::Start));
+    let now = Time::from_nanos(client.now);
+    client.gradient.sample(now, Time::ZERO, 80, true);
+    client.run(&mut relay, 300);
+    assert!(
+        (64..100).contains(&client.gradient.limit()),
+        "{}",
+        client.gradient.limit()
+    );
 }
 
 #[test]
