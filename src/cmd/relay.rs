@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
-use client::{Pool, PoolBuilder, Relay, Secret, Stage, TlsMode};
+use client::{Cause, Pool, PoolBuilder, Relay, Secret, Stage, TlsMode};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
@@ -151,9 +151,13 @@ pub(crate) async fn check(pool: &Pool) -> Result<(), Stop> {
     let Err(failure) = pool.check().await else {
         return Ok(());
     };
-    let (exit, words) = match failure.stage {
-        Stage::Auth => (Exit::NoPermission, "the relay refused the login"),
-        Stage::Tls | Stage::StartTls => (
+    let (exit, words) = match (failure.stage, &failure.cause) {
+        (Stage::Auth, Cause::Local(_)) => (
+            Exit::Unavailable,
+            "the relay does not let us log in securely (--allow-plaintext-auth does without)",
+        ),
+        (Stage::Auth, _) => (Exit::NoPermission, "the relay refused the login"),
+        (Stage::Tls | Stage::StartTls, _) => (
             Exit::Unavailable,
             "the relay cannot be reached securely (--ca FILE trusts an authority of your own)",
         ),

@@ -62,9 +62,9 @@ impl<T> Noted<T> {
 
 /// Reads the list to its end and renders every row.
 pub(super) fn check(bulk: &Bulk) -> Result<Checked, Stop> {
+    let mut list = List::open(&bulk.list).or_exit(Exit::Data)?;
     let (list_bytes, list_sha256) = hash_file(&bulk.list)
         .or_exit_with(Exit::Data, format_args!("the list {}", bulk.list.display()))?;
-    let mut list = List::open(&bulk.list).or_exit(Exit::Data)?;
     let mut seen = SeenAddresses::default();
     let mut checked = Checked {
         row_max: 0,
