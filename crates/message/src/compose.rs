@@ -173,7 +173,8 @@ impl Message {
         self
     }
 
-    /// Adds a header of one's own. Those with a method here, and Bcc, are refused.
+    /// Adds a header of one's own, its value as it is meant: not encoded, not folded. Those with a
+    /// method here, and Bcc, are refused.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));

@@ -188,6 +188,7 @@ fn is_named(field: &[u8], name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn envelope(text: &str) -> Result<(String, Vec<String>), EmlError> {
         let envelope = Eml::parse(text.as_bytes())?.envelope()?;
@@ -268,5 +269,17 @@ mod tests {
             assert_eq!(envelope(text), Err(error), "{text}");
         }
         assert!(matches!(envelope("A: b\rc\n"), Err(EmlError::Content(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_refused_or_sent_without_bcc(text in "((bcc|To|From|Resent-Bcc| |\t|x) ?:?[ -~\u{e9}\0]{0,20}(\n|\r\n|\r)){0,6}") {
+            let Ok(eml) = Eml::parse(text.as_bytes()) else {
+                return Ok(());
+            };
+            let fields = header_fields(eml.content().as_bytes()).unwrap();
+            prop_assert!(!fields.iter().any(|f| is_named(f, "bcc") || is_named(f, "resent-bcc")));
+            let _ = eml.envelope();
+        }
     }
 }

@@ -36,20 +36,10 @@ impl Encoding {
 
     /// The best one for a text.
     pub(crate) fn of(text: &str) -> Self {
-        let (mut escaped, mut is_plain) = (0, true);
-        for line in lines(text.as_bytes()) {
-            let (mut unprintable, mut equals) = (0, 0);
-            for &b in line {
-                unprintable += usize::from(!is_printable(b));
-                equals += usize::from(b == b'=');
-            }
-            escaped += unprintable + equals;
-            is_plain &= unprintable == 0 && line.len() <= smtp::Content::LINE_LEN_MAX;
-            is_plain &= !line.starts_with(b"--=_") && !line.starts_with(b"From ");
-        }
-        if is_plain {
+        let text = text.as_bytes();
+        if is_printable_text(text) && lines(text).all(is_safe_line) {
             Self::SevenBit
-        } else if escaped * 6 <= text.len() {
+        } else if escapes(text) * 6 <= text.len() {
             Self::QuotedPrintable
         } else {
             Self::Base64
@@ -101,11 +91,38 @@ fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// Printable ASCII, space and tab.
 fn is_printable(b: u8) -> bool {
-    matches!(b, b' '..=b'~' | b'\t')
+    (b.wrapping_sub(b' ') < 0x5f) | (b == b'\t')
+}
+
+/// Line ends besides. One pass without a branch, so that it becomes vector code.
+fn is_printable_text(text: &[u8]) -> bool {
+    let mut flaw = 0u8;
+    for &b in text {
+        flaw |= u8::from(!is_printable(b) & (b != b'\r') & (b != b'\n'));
+    }
+    flaw == 0
+}
+
+/// Whether a line of printable text may stand as it is: short enough, no boundary, nothing that a
+/// mailbox file would mangle.
+fn is_safe_line(line: &[u8]) -> bool {
+    line.len() <= smtp::Content::LINE_LEN_MAX
+        && !line.starts_with(b"--=_")
+        && !line.starts_with(b"From ")
+}
+
+/// Octets that quoted-printable escapes, but for those at the ends of lines.
+fn escapes(text: &[u8]) -> usize {
+    // Counted in octets and blocks of at most 255, so that it becomes vector code.
+    let block = |block: &[u8]| -> u8 {
+        let escaped = |b: u8| !is_qp_literal(b) & (b != b'\r') & (b != b'\n');
+        block.iter().map(|&b| u8::from(escaped(b))).sum()
+    };
+    text.chunks(255).map(|part| usize::from(block(part))).sum()
 }
 
 fn is_qp_literal(b: u8) -> bool {
-    is_printable(b) && b != b'='
+    is_printable(b) & (b != b'=')
 }
 
 /// One line, soft breaks included. A dot never begins a line (nothing for SMTP to double), nor

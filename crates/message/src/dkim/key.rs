@@ -199,6 +199,19 @@ mod tests {
     }
 
     #[test]
+    fn rfc8017_a_1_2_an_rsa_key_in_pkcs1_is_read() {
+        let key = SigningKey::generate(Algorithm::Rsa).unwrap();
+        let pem = key.to_pem().unwrap();
+        let pkcs8 = PrivateKeyDer::from_pem_slice(pem.as_bytes()).unwrap();
+        // PKCS#8 of a 2048-bit key is 26 octets of wrapping and the PKCS#1 key.
+        let pkcs1 = STANDARD.encode(&pkcs8.secret_der()[26..]);
+        let pem =
+            format!("-----BEGIN RSA PRIVATE KEY-----\n{pkcs1}\n-----END RSA PRIVATE KEY-----\n");
+        let again = SigningKey::from_pem(pem.as_bytes()).unwrap();
+        assert_eq!(again.public_record(), key.public_record());
+    }
+
+    #[test]
     fn what_is_no_key_is_refused() {
         let cut = "-----BEGIN PRIVATE KEY-----\nMC4CAQA=\n-----END PRIVATE KEY-----\n";
         for (pem, error) in [
