@@ -3,14 +3,24 @@
 //! Tokio's timer counts in milliseconds and rounds up; on a link of 20 ms that is 5 to 10 % of the
 //! rate a client could reach. So one thread sleeps until the next alarm by a condition variable,
 //! whose timeout is precise to about 50 µs. The thread starts with the first alarm.
+//!
+//! From the end of that sleep until a task runs, more time passes, and on a busy machine much
+//! more. The clock measures how late its alarms are heard and rings so much earlier, up to
+//! [`LEAD_MAX`], so that the mean delay is the one that was asked for. A single alarm may be heard early by as much.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// The most by which an alarm rings early.
+const LEAD_MAX: Duration = Duration::from_micros(500);
+/// Each observation moves the lead by one part in this many.
+const LEAD_SMOOTHING: u64 = 16;
 
 /// Where alarms are set. Clones share one thread; it ends with the last of them.
 #[derive(Debug)]
@@ -20,6 +30,8 @@ pub(crate) struct Clock(Arc<Face>);
 struct Face {
     state: Mutex<State>,
     changed: Condvar,
+    /// Nanoseconds by which alarms ring early.
+    lead_ns: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -59,10 +71,27 @@ impl Face {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn lead(&self) -> Duration {
+        Duration::from_nanos(self.lead_ns.load(Relaxed))
+    }
+
+    /// Learns from an alarm for `due` that was heard `now`. An update lost to another thread does no
+    /// harm.
+    fn heard(&self, due: Instant, now: Instant) {
+        let lead = self.lead();
+        let late = lead + now.saturating_duration_since(due);
+        let wanted = late.saturating_sub(due.saturating_duration_since(now));
+        let wanted = wanted.min(LEAD_MAX).as_nanos() as u64;
+        let lead = lead.as_nanos() as u64;
+        let next = (lead * (LEAD_SMOOTHING - 1) + wanted) / LEAD_SMOOTHING;
+        self.lead_ns.store(next, Relaxed);
+    }
+
     fn run(&self) {
         let mut state = self.lock();
         while !state.stopped {
-            let now = Instant::now();
+            // All times are compared as if it were later by the lead.
+            let now = Instant::now() + self.lead();
             let mut ringing = Vec::new();
             let next = loop {
                 match state.due.peek() {
@@ -95,7 +124,7 @@ impl Face {
     }
 }
 
-/// Ready at its time, not before.
+/// Ready at its time, give or take the lead.
 #[derive(Debug)]
 pub(crate) struct Alarm {
     face: Arc<Face>,
@@ -134,7 +163,11 @@ impl Future for Alarm {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        if Instant::now() >= self.due {
+        let now = Instant::now();
+        if now + self.face.lead() >= self.due {
+            if self.number.is_some() {
+                self.face.heard(self.due, now);
+            }
             return Poll::Ready(());
         }
         self.arm(context.waker());
@@ -147,5 +180,44 @@ impl Drop for Alarm {
         if let Some(number) = self.number {
             self.face.lock().wakers.remove(&number);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn alarms_ring_in_the_order_of_their_times_not_of_their_setting() {
+        let clock = Clock::new();
+        let start = Instant::now();
+        let rung = Mutex::new(Vec::new());
+        let after = |ms: u64| {
+            let alarm = clock.alarm(start + Duration::from_millis(ms));
+            let rung = &rung;
+            async move {
+                alarm.await;
+                rung.lock().unwrap().push(ms);
+            }
+        };
+        tokio::join!(after(30), after(1), after(60), after(0));
+        assert_eq!(rung.into_inner().unwrap(), [0, 1, 30, 60]);
+        assert!(start.elapsed() >= Duration::from_millis(60) - LEAD_MAX);
+    }
+
+    #[test]
+    fn the_lead_approaches_the_lateness_and_never_passes_its_limit() {
+        let face = Face::default();
+        let due = Instant::now();
+        for _ in 0..200 {
+            // Heard 100 µs after it rang, which was `lead` early.
+            face.heard(due, due + Duration::from_micros(100) - face.lead());
+        }
+        let error = face.lead().abs_diff(Duration::from_micros(100));
+        assert!(error < Duration::from_micros(1), "{error:?}");
+        for _ in 0..200 {
+            face.heard(due, due + Duration::from_secs(1));
+        }
+        assert!(face.lead() <= LEAD_MAX);
     }
 }

@@ -112,7 +112,9 @@ impl AsyncRead for LinkedStream {
         let Some(front) = this.in_flight.front() else {
             return Poll::Pending;
         };
-        if front.due > Instant::now() {
+        let mut arrived_until = Instant::now();
+        if front.due > arrived_until {
+            arrived_until = front.due;
             let alarm = this
                 .alarm
                 .get_or_insert_with(|| Box::pin(this.clock.alarm(front.due)));
@@ -122,7 +124,7 @@ impl AsyncRead for LinkedStream {
         }
         this.alarm = None;
         while let Some(front) = this.in_flight.front_mut() {
-            if front.due > Instant::now() || front.bytes.is_empty() {
+            if front.due > arrived_until || front.bytes.is_empty() {
                 break;
             }
             let rest = &front.bytes[front.read..];

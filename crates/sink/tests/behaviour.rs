@@ -232,3 +232,19 @@ async fn threads_of_its_own_serve_too() {
     }
     assert_eq!(sink.shutdown().await.messages, 4);
 }
+
+#[tokio::test]
+async fn a_link_delays_each_flight_by_its_round_trip_at_least() {
+    let rtt = Duration::from_millis(5);
+    let sink = Sink::builder()
+        .rtt(rtt)
+        .bandwidth(1_000_000)
+        .start()
+        .await
+        .unwrap();
+    let mut client = Client::connect(&sink).await;
+    let start = std::time::Instant::now();
+    assert_eq!(client.send().await, [250, 250, 354, 250]);
+    // Two flights, each at most half a millisecond early.
+    assert!(start.elapsed() >= 2 * rtt - Duration::from_millis(1));
+}
