@@ -10,6 +10,7 @@ use sink::{Identity, Rule, Script, Sink, TlsMode};
 use smtp::Reply;
 
 use crate::exit::{Exit, OrExit, Outcome, Stop};
+use crate::machine;
 use crate::mistakes::Mistakes;
 
 /// Flags of `mailrail sink`.
@@ -141,6 +142,7 @@ struct ScriptArgs {
 /// Serves until SIGINT or SIGTERM, then reports.
 pub(crate) fn run(args: &Args) -> Outcome {
     let builder = args.builder()?;
+    machine::raise_file_limit();
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -5,10 +5,10 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use smtp::server::{Answer, Event, Server};
-use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 
 use crate::buffers::Buffers;
 use crate::builder::TlsMode;
@@ -32,9 +32,18 @@ pub(crate) struct Connection {
 enum Next {
     Read,
     Handshake,
+    /// In good order.
     Close,
+    /// At once.
+    Drop,
+    /// At once, with RST.
     Reset,
 }
+
+/// How long and how much is still read after the last reply: a close with octets unread makes the
+/// kernel send RST, which can take that reply away from the client.
+const LINGER_TIME: Duration = Duration::from_secs(1);
+const LINGER_BYTES: u64 = 1024 * 1024;
 
 impl Connection {
     pub(crate) fn new(wire: Wire, session: Session, shared: Arc<Shared>) -> Self {
@@ -63,14 +72,15 @@ impl Connection {
         }
         let mut next = self.work(&[]).await;
         loop {
-            self.flush().await?;
+            write_out(&mut self.stream, Some(self.server.output())).await?;
             match next {
                 Next::Read => {}
                 Next::Handshake => {
                     self.encrypt().await?;
                     self.server.encrypted();
                 }
-                Next::Close => return self.stream.shutdown().await,
+                Next::Close => return self.linger().await,
+                Next::Drop => return Ok(()),
                 Next::Reset => {
                     self.stream.reset_on_close();
                     return Ok(());
@@ -94,20 +104,24 @@ impl Connection {
         }
     }
 
-    async fn flush(&mut self) -> io::Result<()> {
-        let output = self.server.output();
-        if !output.is_empty() {
-            self.stream.write_all(output).await?;
-            self.stream.flush().await?;
-            output.clear();
+    async fn linger(&mut self) -> io::Result<()> {
+        self.stream.shutdown().await?;
+        let mut rest = (&mut self.stream).take(LINGER_BYTES);
+        let mut nowhere = tokio::io::sink();
+        let drained = tokio::io::copy(&mut rest, &mut nowhere);
+        match tokio::time::timeout(LINGER_TIME, drained).await {
+            Ok(result) => result.map(|_| ()),
+            Err(_) => Ok(()),
         }
-        Ok(())
     }
 
     /// Steps the machine over `input`; keeps what it cannot use yet.
     async fn work(&mut self, input: &[u8]) -> Next {
         let Self {
-            server, session, ..
+            stream,
+            server,
+            session,
+            ..
         } = self;
         let mut rest = input;
         let next = loop {
@@ -118,7 +132,7 @@ impl Connection {
                 Event::Closed => break Next::Close,
                 Event::Reset => continue,
                 Event::Refused(_) => {
-                    session.refused();
+                    session.content_refused();
                     continue;
                 }
                 Event::Content(text) => (session.content(text), None),
@@ -142,7 +156,7 @@ impl Connection {
                 if let Some(answer) = answer {
                     answer.accept();
                 }
-            } else if let Some(next) = settle(verdict, answer, session).await {
+            } else if let Some(next) = settle(verdict, answer, session, stream).await {
                 break next;
             }
         };
@@ -157,22 +171,33 @@ impl Connection {
     }
 }
 
-/// Does what a rule wants; gives what that makes of the connection.
+/// Does what a rule wants; gives what that makes of the connection, if it is not to go on.
 async fn settle(
     verdict: Verdict,
-    answer: Option<Answer<'_>>,
+    mut answer: Option<Answer<'_>>,
     session: &mut Session,
+    stream: &mut Stream,
 ) -> Option<Next> {
     let action = match verdict {
         Verdict::Accept => Action::Continue,
         Verdict::Reject(reply) => Action::Reply(reply),
         Verdict::Act(delay, action) => {
+            // Nobody waits for replies to what came before.
+            let earlier = answer.as_mut().map(Answer::earlier_output);
+            if write_out(stream, earlier).await.is_err() {
+                return Some(Next::Drop);
+            }
             tokio::time::sleep(delay).await;
             action
         }
     };
-    let (next, hangs_up) = match action {
-        Action::Continue => (None, false),
+    let next = match action {
+        Action::Continue => {
+            if let Some(answer) = answer {
+                answer.accept();
+            }
+            return None;
+        }
         Action::Reply(reply) => {
             session.refused();
             if let Some(answer) = answer {
@@ -180,15 +205,22 @@ async fn settle(
             }
             return None;
         }
-        Action::Drop | Action::LoseReply => (Some(Next::Close), true),
-        Action::Reset => (Some(Next::Reset), true),
+        Action::Drop | Action::LoseReply => Next::Drop,
+        Action::Reset => Next::Reset,
     };
-    match answer {
-        Some(answer) if hangs_up => answer.hang_up(),
-        Some(answer) => answer.accept(),
-        None => {}
+    if let Some(answer) = answer {
+        answer.hang_up();
     }
-    next
+    Some(next)
+}
+
+async fn write_out(stream: &mut Stream, output: Option<&mut Vec<u8>>) -> io::Result<()> {
+    if let Some(output) = output.filter(|output| !output.is_empty()) {
+        stream.write_all(output).await?;
+        stream.flush().await?;
+        output.clear();
+    }
+    Ok(())
 }
 
 /// Waits for octets and borrows a buffer only once they are there; `unread` comes first in it.

@@ -203,8 +203,15 @@ impl Session {
         verdict
     }
 
+    /// A command or a content was refused.
     pub(crate) fn refused(&mut self) {
         self.batch.refused += 1;
+    }
+
+    /// The machine refused the content.
+    pub(crate) fn content_refused(&mut self) {
+        self.content = None;
+        self.refused();
     }
 
     /// Adds what the last octets brought to the sink's counters.

@@ -248,3 +248,18 @@ async fn a_link_delays_each_flight_by_its_round_trip_at_least() {
     // Two flights, each at most half a millisecond early.
     assert!(start.elapsed() >= 2 * rtt - Duration::from_millis(1));
 }
+
+#[tokio::test]
+async fn a_tarpit_holds_back_its_own_reply_only() {
+    let hour = Duration::from_secs(3600);
+    let sink = Sink::builder()
+        .rule(Rule::new(Stage::Rcpt, Action::Continue).delay(hour))
+        .start()
+        .await
+        .unwrap();
+    let mut client = Client::connect(&sink).await;
+    let flight = "MAIL FROM:<>\r\nRCPT TO:<b@b.example>\r\n";
+    assert_eq!(client.say(flight, 1).await, [250]);
+    sink.shutdown().await;
+    assert!(client.is_closed().await);
+}

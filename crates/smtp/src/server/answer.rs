@@ -69,6 +69,12 @@ impl<'s> Answer<'s> {
         }
     }
 
+    /// Replies to earlier commands that are not written yet: for a driver that takes its time.
+    /// It clears what it writes.
+    pub fn earlier_output(&mut self) -> &mut Vec<u8> {
+        &mut self.server.output
+    }
+
     /// Neither: nothing is answered, and nothing more is read. For those who must vanish.
     pub fn hang_up(mut self) {
         self.ask = None;
