@@ -65,13 +65,14 @@ fn measure(name: &str, mailing: &Mailing) {
         return;
     }
     let to: Mailbox = "Ann Lee <ann.lee@example.net>".parse().unwrap();
-    let variables = variables();
+    let mut variables = variables();
     let now = Timestamp::UNIX_EPOCH;
     let mut rounds: Vec<f64> = (0..ROUNDS)
         .map(|_| {
             let (start, mut messages) = (Instant::now(), 0u32);
             while start.elapsed() < ROUND {
-                for _ in 0..16 {
+                for n in 0..16 {
+                    variables["name"] = Value::from(format!("Ann Lee {}", messages + n));
                     black_box(mailing.content(&to, &variables, Some(1), now).unwrap());
                 }
                 messages += 16;

@@ -7,10 +7,9 @@
 //! The structure, outermost first: mixed (attachments), alternative (text, HTML), related (HTML
 //! and the images it shows); each only where there is something for it to hold.
 
-use std::fmt::Write as _;
-
 use aws_lc_rs::rand;
 use jiff::Timestamp;
+use jiff::fmt::StdIoWrite;
 use jiff::fmt::rfc2822::DateTimePrinter;
 use jiff::tz::TimeZone;
 use smtp::{Address, Content, ContentError, Envelope, EnvelopeError, Recipient};
@@ -265,17 +264,19 @@ impl Message {
     }
 
     fn write_message_id(&self, out: &mut Vec<u8>) -> Result<(), ComposeError> {
+        let drawn;
         let id = match &self.message_id {
-            Some(id) => checked_message_id(id)?.to_owned(),
+            Some(id) => checked_message_id(id)?,
             None => {
                 let mut random = [0; 16];
                 rand::fill(&mut random).map_err(|_| ComposeError::Random)?;
                 let domain = self.from.address().domain();
-                format!("{:032x}@{domain}", u128::from_ne_bytes(random))
+                drawn = format!("{:032x}@{domain}", u128::from_ne_bytes(random));
+                &drawn
             }
         };
         let mut field = HeaderWriter::begin(out, "Message-ID");
-        field.token(format!("<{id}>").as_bytes());
+        field.bracketed(id.as_bytes());
         field.end();
         Ok(())
     }
@@ -436,13 +437,11 @@ fn write_text(out: &mut Vec<u8>, name: &str, value: &str) -> Result<(), HeaderEr
 }
 
 fn write_date(out: &mut Vec<u8>, now: Timestamp) -> Result<(), ComposeError> {
-    let mut date = String::with_capacity(32);
+    out.extend_from_slice(b"Date: ");
     DateTimePrinter::new()
-        .print_zoned(&now.to_zoned(TimeZone::UTC), &mut date)
+        .print_zoned(&now.to_zoned(TimeZone::UTC), StdIoWrite(&mut *out))
         .map_err(|_| ComposeError::Date)?;
-    date.insert_str(0, "Date: ");
-    let _ = date.write_str("\r\n");
-    out.extend_from_slice(date.as_bytes());
+    out.extend_from_slice(b"\r\n");
     Ok(())
 }
 

@@ -51,10 +51,7 @@ impl Encoding {
         match self {
             Self::SevenBit => lines(text.as_bytes()).for_each(|line| push_line(line, out)),
             Self::QuotedPrintable => {
-                for line in lines(text.as_bytes()) {
-                    push_quoted_printable(line, out);
-                    out.extend_from_slice(b"\r\n");
-                }
+                lines(text.as_bytes()).for_each(|line| push_quoted_printable(line, out));
             }
             Self::Base64 => {
                 let mut canonical = Vec::with_capacity(text.len() + text.len() / 32);
@@ -90,9 +87,20 @@ fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Printable ASCII, space and tab.
-fn is_printable(b: u8) -> bool {
+const fn is_printable(b: u8) -> bool {
     (b.wrapping_sub(b' ') < 0x5f) | (b == b'\t')
 }
+
+/// [`is_qp_literal`], looked up.
+const QP_LITERAL: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut b = 0;
+    while b < 256 {
+        table[b] = is_qp_literal(b as u8);
+        b += 1;
+    }
+    table
+};
 
 /// Line ends besides. One pass without a branch, so that it becomes vector code.
 fn is_printable_text(text: &[u8]) -> bool {
@@ -121,7 +129,7 @@ fn escapes(text: &[u8]) -> usize {
     text.chunks(255).map(|part| usize::from(block(part))).sum()
 }
 
-fn is_qp_literal(b: u8) -> bool {
+const fn is_qp_literal(b: u8) -> bool {
     is_printable(b) & (b != b'=')
 }
 
@@ -129,48 +137,36 @@ fn is_qp_literal(b: u8) -> bool {
 /// does `From ` (nothing for a mailbox file to mangle); white space never ends one.
 fn push_quoted_printable(line: &[u8], out: &mut Vec<u8>) {
     let (mut rest, mut column) = (line, 0);
-    if line.starts_with(b"From ") {
-        push_hex(b'=', b'F', out);
-        (rest, column) = (&line[1..], 3);
-    }
     loop {
         let literal = qp_literal_len(rest, column);
         out.extend_from_slice(&rest[..literal]);
-        rest = &rest[literal..];
         column += literal;
+        rest = &rest[literal..];
         let Some((&b, tail)) = rest.split_first() else {
-            return;
+            return out.extend_from_slice(b"\r\n");
         };
-        let is_full = column == QP_LINE_MAX;
-        if is_full || (column + 3 > QP_LINE_MAX && !is_qp_literal_at(b, column, tail)) {
+        // Here the line is full, or the next octet takes three.
+        if column + 3 > QP_LINE_MAX {
             out.extend_from_slice(b"=\r\n");
             column = 0;
         } else {
             push_hex(b'=', b, out);
-            rest = tail;
             column += 3;
+            rest = tail;
         }
     }
 }
 
 /// Octets at the front that stand for themselves and fit on the line.
 fn qp_literal_len(rest: &[u8], column: usize) -> usize {
-    if column == 0 && rest.first() == Some(&b'.') {
+    if column == 0 && (rest.starts_with(b".") || rest.starts_with(b"From ")) {
         return 0;
     }
-    let len = rest
-        .iter()
-        .take(QP_LINE_MAX - column)
-        .take_while(|b| is_qp_literal(**b))
-        .count();
+    let line = &rest[..rest.len().min(QP_LINE_MAX - column)];
+    let escaped = line.iter().position(|&b| !QP_LITERAL[usize::from(b)]);
+    let len = escaped.unwrap_or(line.len());
     let ends_in_space = len == rest.len() && matches!(rest.last(), Some(b' ' | b'\t'));
     len - usize::from(ends_in_space)
-}
-
-fn is_qp_literal_at(b: u8, column: usize, tail: &[u8]) -> bool {
-    is_qp_literal(b)
-        && !(column == 0 && b == b'.')
-        && !(tail.is_empty() && matches!(b, b' ' | b'\t'))
 }
 
 /// Lines of 76 characters, each ended.

@@ -89,7 +89,12 @@ impl<'a> HeaderWriter<'a> {
 
     /// What cannot be broken; a space or a fold goes before it.
     pub(crate) fn token(&mut self, token: &[u8]) {
-        self.gap_and(b" ", token);
+        self.gap_and(b" ", &[token]);
+    }
+
+    /// The same between angle brackets.
+    pub(crate) fn bracketed(&mut self, token: &[u8]) {
+        self.gap_and(b" ", &[b"<", token, b">"]);
     }
 
     /// Appends without a break before it.
@@ -98,14 +103,17 @@ impl<'a> HeaderWriter<'a> {
         self.column += bytes.len();
     }
 
-    fn gap_and(&mut self, gap: &[u8], token: &[u8]) {
-        if !self.fresh && self.column + gap.len() + token.len() > LINE_AIM {
+    fn gap_and(&mut self, gap: &[u8], token: &[&[u8]]) {
+        let len = token.iter().map(|piece| piece.len()).sum::<usize>();
+        if !self.fresh && self.column + gap.len() + len > LINE_AIM {
             self.out.extend_from_slice(b"\r\n");
             self.column = 0;
         }
         self.fresh = false;
         self.glue(gap);
-        self.glue(token);
+        for piece in token {
+            self.glue(piece);
+        }
     }
 
     /// Free text: as it is where that is safe, in encoded words otherwise.
@@ -119,7 +127,7 @@ impl<'a> HeaderWriter<'a> {
             let gap = rest.iter().take_while(|b| is_wsp(**b)).count();
             let word = rest[gap..].iter().take_while(|b| !is_wsp(**b)).count();
             let lead = if self.fresh { b" " } else { &rest[..gap] };
-            self.gap_and(lead, &rest[gap..gap + word]);
+            self.gap_and(lead, &[&rest[gap..gap + word]]);
             rest = &rest[gap + word..];
         }
     }
@@ -140,7 +148,7 @@ impl<'a> HeaderWriter<'a> {
             None => self.token(address.as_bytes()),
             Some(name) => {
                 self.phrase(name);
-                self.token(&[b"<", address.as_bytes(), b">"].concat());
+                self.bracketed(address.as_bytes());
             }
         }
     }

@@ -61,7 +61,7 @@ impl ListUnsubscribe {
             if index > 0 {
                 field.glue(b",");
             }
-            field.token(&[b"<", uri.as_bytes(), b">"].concat());
+            field.bracketed(uri.as_bytes());
         }
         field.end();
         if self.one_click {
