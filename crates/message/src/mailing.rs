@@ -203,4 +203,28 @@ mod tests {
         let names: Vec<_> = mailing().variables().into_iter().collect();
         assert_eq!(names, ["email", "name"]);
     }
+
+    #[test]
+    fn threads_share_one_mailing_and_each_body_keeps_its_own_hash() {
+        let key = crate::dkim::SigningKey::generate(crate::dkim::Algorithm::Ed25519).unwrap();
+        let signer = Signer::new("example.org".parse().unwrap(), "s", key).unwrap();
+        let mailing = mailing().with_signer(signer);
+        let body_hash = |name: &str| {
+            let variables = json!({"name": name, "email": "a@example.net"});
+            let variables = variables.as_object().unwrap();
+            let to = from_text("a@example.net");
+            let content = mailing.content(&to, variables, None, Timestamp::UNIX_EPOCH);
+            let text = String::from_utf8(content.unwrap().as_bytes().to_vec()).unwrap();
+            let after = text.split(" bh=").nth(1).unwrap();
+            after.split(';').next().unwrap().to_owned()
+        };
+        let want = [body_hash("Ann"), body_hash("Bob")];
+        assert_ne!(want[0], want[1]);
+        std::thread::scope(|scope| {
+            for (name, want) in ["Ann", "Bob"].into_iter().zip(&want) {
+                let body_hash = &body_hash;
+                scope.spawn(move || (0..50).for_each(|_| assert_eq!(&body_hash(name), want)));
+            }
+        });
+    }
 }

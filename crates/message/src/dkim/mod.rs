@@ -162,7 +162,7 @@ impl Signer {
         let mut signed = Vec::with_capacity(body_start + 512);
         fields.select(OVERSIGNED, SIGNED_IF_PRESENT, &mut names, &mut signed);
         let signed_len = signed.len();
-        let mut out = Vec::with_capacity(bytes.len() + 1024 * self.identities.len());
+        let mut out = Vec::with_capacity(1024 * self.identities.len());
         for identity in &self.identities {
             let start = out.len();
             self.push_field(identity, &names, &body_hash, now, &mut out);
