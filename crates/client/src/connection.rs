@@ -189,7 +189,9 @@ impl Connection {
         };
         self.messages += 1;
         self.last_traffic = now;
-        let mut timings = self.setup.take().unwrap_or(Timings {
+        // Only a message that waited for this connection has to account for its making.
+        let setup = self.setup.take().filter(|_| job.queued_at < self.opened_at);
+        let mut timings = setup.unwrap_or(Timings {
             reused: true,
             ..Timings::default()
         });
