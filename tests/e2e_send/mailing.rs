@@ -1,3 +1,5 @@
+//! A mailing: list, templates, record, and runs that take one up again.
+
 use sink::{Rule, Sink};
 
 use crate::support::*;

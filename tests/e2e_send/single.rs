@@ -1,3 +1,5 @@
+//! One message, from flags or from a file.
+
 use std::io::Write;
 use std::process::Stdio;
 

@@ -1,3 +1,5 @@
+//! What is composed, read back by a parser that is not ours.
+
 use mail_parser::{MessageParser, MimeHeaders};
 use proptest::prelude::*;
 

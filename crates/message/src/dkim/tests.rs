@@ -1,3 +1,5 @@
+//! Signatures: keys, fields signed, body hashes.
+
 use super::*;
 
 const BODY: &str = "Hi.\r\n\r\nWe lost the game.  Are you hungry yet?\r\n\r\nJoe.\r\n";

@@ -1,3 +1,5 @@
+//! The server session: dialogues, splits, smuggling, limits.
+
 use std::sync::Arc;
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! The run record: what it keeps, and what a torn end leaves.
+
 use std::fs;
 
 use super::*;

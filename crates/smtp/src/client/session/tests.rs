@@ -1,3 +1,5 @@
+//! The client session against scripted replies.
+
 use super::*;
 use crate::envelope::Recipient;
 use crate::{Address, ReversePath};

@@ -1,3 +1,5 @@
+//! Commands: what parses, what is refused, and with which reply.
+
 use proptest::prelude::*;
 
 use super::*;
