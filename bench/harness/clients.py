@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from . import tools
 from .processes import Finished
@@ -23,11 +24,12 @@ class Load:
 
 @dataclass(frozen=True)
 class Sent:
-    """What a client says it sent."""
+    """What a client says it sent; `said` is its whole report, where it makes one."""
 
     ok: int
     failed: int
     seconds: float
+    said: dict = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -41,41 +43,30 @@ class Client:
 
 
 def _read_json(finished: Finished, _load: Load) -> Sent:
-    said = last_json(finished.stdout)
-    return Sent(said["ok"], said["failed"], said["seconds"])
+    said = _last_json(finished)
+    return Sent(said["ok"], said["failed"], said["seconds"], said)
 
 
 def _read_clock(finished: Finished, load: Load) -> Sent:
     """smtp-source says nothing and exits with 0 once all is sent: its whole life is timed."""
+    finished.check()
     return Sent(load.messages, 0, finished.wall_seconds)
 
 
-def _read_ours(finished: Finished, load: Load) -> Sent:
-    said = last_json(finished.stdout)
-    ok = first_of(said, "ok", "sent", "messages_sent", "messages", default=load.messages)
-    failed = first_of(said, "failed", "messages_failed", default=max(0, load.messages - ok))
-    rate = first_of(said, "messages_per_second", "rate", default=0)
-    seconds = first_of(said, "seconds", "elapsed_seconds", "elapsed_s", "wall_seconds", default=0)
-    if not seconds and not rate:
-        raise RuntimeError(f"neither a rate nor a time in {sorted(said)}")
-    return Sent(ok, failed, seconds or ok / rate)
+def _read_ours(finished: Finished, _load: Load) -> Sent:
+    said = _last_json(finished)
+    if said["messages"] == 0:
+        raise RuntimeError(f"nothing was sent: {said.get('first_failure')}")
+    return Sent(said["messages"], said["failed"] + said["unknown"], said["seconds"], said)
 
 
-def last_json(text: str) -> dict:
-    """The object that `text` is, or that its last line holds."""
-    for candidate in (text, *reversed(text.strip().splitlines())):
-        try:
-            value = json.loads(candidate)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            return value
+def _last_json(finished: Finished) -> dict:
+    """The object that the whole output is, or that its last line holds."""
+    for candidate in (finished.stdout, *finished.stdout.splitlines()[-1:]):
+        with contextlib.suppress(ValueError):
+            return json.loads(candidate)
+    finished.check()
     raise RuntimeError("no JSON object in the output")
-
-
-def first_of(fields: dict, *names: str, default):
-    """The first of `names` that `fields` has."""
-    return next((fields[name] for name in names if fields.get(name) is not None), default)
 
 
 def _positional(program: Callable[[], list[str]]) -> Callable[[Load], list[str]]:

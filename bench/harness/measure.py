@@ -43,6 +43,7 @@ class Run:
     cpu_seconds: float
     command: list[str] = field(repr=False)
     samples: list[dict] = field(repr=False)
+    said: dict = field(repr=False)
 
 
 @dataclass
@@ -69,10 +70,11 @@ def once(client: Client, load: Load, receiver: Receiver, **options) -> Run:
     """
     log = tools.OUT / "logs" / re.sub(r"\W+", "-", client.name)
     cpu_before = processes.cpu_seconds(receiver.pid)
-    finished = processes.run(client.command(load), log, **options).check()
+    finished = processes.run(client.command(load), log, **options)
     cpu_receiver = processes.cpu_seconds(receiver.pid) - cpu_before
     sent = client.read(finished, load)
     if sent.ok == 0:
+        finished.check()
         raise RuntimeError("nothing was sent")
     return Run(
         client=client.name,
@@ -86,6 +88,7 @@ def once(client: Client, load: Load, receiver: Receiver, **options) -> Run:
         cpu_seconds=finished.cpu_seconds,
         command=finished.command,
         samples=finished.samples,
+        said=sent.said,
     )
 
 

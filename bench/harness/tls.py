@@ -40,6 +40,7 @@ def handshakes(effort: Effort) -> Section:
     for name in rounds[0]:
         full, resumed = (sorted(r[name][i] for r in rounds) for i in (0, 1))
         section.rows.append([name, _shown(full), _shown(resumed), _ratio(full, resumed)])
+    section.notes = [_handshakes_seen(section.raw, client) for client in (FULL, RESUMED)]
     return section
 
 
@@ -65,8 +66,19 @@ def _round(connections: int, raw: list) -> dict[str, tuple[float, float]]:
 
 def _run(client: Client, messages: int, receiver):
     run = measure.once(client, Load(receiver.port, CONNECTIONS, messages), receiver)
-    tools.say(f"  {client.name:<38} {run.cpu_seconds:8.2f} s of CPU {run.rate:>10,.0f} msg/s")
+    seen = run.said.get("tls", {})
+    tools.say(
+        f"  {client.name:<38} {run.cpu_seconds:8.2f} s of CPU {run.rate:>10,.0f} msg/s; "
+        f"handshakes: {seen.get('full', 0)} full, {seen.get('resumed', 0)} resumed"
+    )
     return run
+
+
+def _handshakes_seen(raw: list[dict], client: Client) -> str:
+    """What the client itself counted: a run that resumed nothing must not pass for one that did."""
+    counts = [run["said"].get("tls", {}) for run in raw if run["client"] == client.name]
+    full, resumed = (sum(c.get(kind, 0) for c in counts) for kind in ("full", "resumed"))
+    return f"{client.name}: {full:,} full and {resumed:,} resumed handshakes in all rounds."
 
 
 def _shown(ordered: list[float]) -> str:
