@@ -12,7 +12,7 @@ from .report import Section
 CONNECTIONS = 1_000
 ROUND_TRIP = "20ms"
 MESSAGES = 1_000_000
-TLS_OPTIONS = ("--insecure",)
+TRUST = ("--ca", str(receivers.OWN_CA))
 
 _LOOPBACK_BYTES = Path("/sys/class/net/lo/statistics/rx_bytes")
 
@@ -22,7 +22,7 @@ def thousand_connections(effort: Effort) -> Section:
     per_connection = 10 if effort.quick else 100
     section = Section(
         f"{CONNECTIONS:,} connections at work, {ROUND_TRIP} round trip",
-        ["Client", "peak resident MiB", "msg/s", "failed"],
+        ["Client", "peak resident MiB", "connections opened", "msg/s", "failed"],
         [],
         raw=[],
     )
@@ -33,10 +33,10 @@ def thousand_connections(effort: Effort) -> Section:
             load = Load(receiver.port, CONNECTIONS, CONNECTIONS * share)
             _memory_row(section, client, load, receiver, "plaintext")
     over_tls = [
-        clients.mailrail("overlapped", *TLS_OPTIONS, scheme="smtps"),
-        clients.mailrail("windowed", *TLS_OPTIONS, window=8, scheme="smtps"),
+        clients.mailrail("overlapped", *TRUST, scheme="smtps"),
+        clients.mailrail("windowed", *TRUST, window=8, scheme="smtps"),
     ]
-    with receivers.our_sink("--rtt", ROUND_TRIP, "--implicit-tls") as receiver:
+    with receivers.our_sink("--rtt", ROUND_TRIP, *receivers.OWN_TLS) as receiver:
         for client in over_tls:
             load = Load(receiver.port, CONNECTIONS, CONNECTIONS * per_connection)
             _memory_row(section, client, load, receiver, "TLS 1.3")
@@ -53,7 +53,8 @@ def _memory_row(section: Section, client: Client, load: Load, receiver, transpor
     section.raw.append({"transport": transport, **vars(run)})
     peak, rate = report.mebibytes(run.rss_peak_kib), report.count(run.rate)
     name = f"{client.name}, {transport}"
-    section.rows.append([name, peak, rate, str(run.failed)])
+    opened = f"{run.said.get('connections_opened', load.connections):,}"
+    section.rows.append([name, peak, opened, rate, str(run.failed)])
 
 
 def million_messages(effort: Effort) -> Section:

@@ -6,13 +6,18 @@ import contextlib
 import os
 import re
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from . import processes, tools
 
 READY_SECONDS = 10.0
+# Where our sink with `OWN_TLS` leaves the authority it made, for clients to trust.
+OWN_CA = tools.OUT / "own-ca.pem"
+OWN_TLS = ("--implicit-tls", "--ca-out", str(OWN_CA))
 _CONNECTIONS_MAX = 2048
 
 
@@ -45,6 +50,29 @@ def our_sink(*options: str) -> Iterator[Receiver]:
     with _started("mailrail-sink", command) as (process, log):
         address = _await(lambda: _announced(log), "mailrail sink", process)
         yield Receiver(" ".join(["mailrail sink", *options]), int(address[1]), process.pid)
+
+
+def rsa_tls() -> tuple[tuple[str, ...], Path]:
+    """Options for a sink with an RSA-2048 certificate, as many servers have; and its authority."""
+    folder = tools.OUT / "rsa"
+    if not (folder / "leaf.pem").exists():
+        _make_rsa_pair(folder)
+    pair = ("--cert", str(folder / "leaf.pem"), "--key", str(folder / "leaf.key"))
+    return ("--implicit-tls", *pair), folder / "ca.pem"
+
+
+def _make_rsa_pair(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    openssl = [tools.debian("openssl", "openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes"]
+    common = ["-days", "3650"]
+    authority = ["-subj", "/CN=bench authority", "-keyout", "ca.key", "-out", "ca.pem"]
+    leaf = ["-subj", "/CN=bench", "-keyout", "leaf.key", "-out", "leaf.pem"]
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=CA:FALSE"]
+    for command in (
+        [*openssl, *common, *authority],
+        [*openssl, *common, *leaf, *names, "-CA", "ca.pem", "-CAkey", "ca.key"],
+    ):
+        subprocess.run(command, cwd=folder, check=True, stderr=subprocess.DEVNULL)
 
 
 @contextlib.contextmanager
