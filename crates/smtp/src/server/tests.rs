@@ -237,6 +237,38 @@ fn content_is_refused_for_what_is_wrong_with_it() {
 }
 
 #[test]
+fn lines_are_measured_across_reads() {
+    for (line_bytes, code) in [(50, 250), (998, 250), (999, 554)] {
+        let lines = format!("{}\r\n", "x".repeat(line_bytes)).repeat(30);
+        let mut driver = ready();
+        driver.feed(format!("{MAIL}DATA\r\n").as_bytes());
+        for piece in lines.as_bytes().chunks(7) {
+            driver.feed(piece);
+        }
+        driver.feed(b".\r\n");
+        assert_eq!(driver.codes(), [250, 250, 354, code], "{line_bytes}");
+    }
+}
+
+#[test]
+fn a_carriage_return_is_bare_where_the_last_chunk_ends() {
+    check(
+        &format!("{MAIL}BDAT 2\r\na\rBDAT 1 LAST\r\n\nRSET\r\n{MAIL}BDAT 2 LAST\r\na\r"),
+        &[250, 250, 250, 250, 250, 250, 250, 554],
+        &[
+            "mail <a@example.org>",
+            "rcpt b@example.org",
+            "data",
+            "end \"a\\r\\n\"",
+            "mail <a@example.org>",
+            "rcpt b@example.org",
+            "data",
+            "refused BareCr",
+        ],
+    );
+}
+
+#[test]
 fn a_refused_chunk_is_passed_over_to_the_octet() {
     // No transaction at all, in three phases.
     let mut driver = Driver::new(config());
