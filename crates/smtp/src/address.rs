@@ -134,10 +134,13 @@ impl FromStr for Address {
 fn canonical_at(text: &[u8]) -> Option<u8> {
     let at = memchr::memchr(b'@', text)?;
     let (local, domain) = (&text[..at], &text[at + 1..]);
-    let is_dot_string = local.iter().all(|&b| ATEXT_OR_DOT[usize::from(b)])
-        && !local.starts_with(b".")
-        && !local.ends_with(b".")
-        && !local.windows(2).any(|pair| pair == b"..");
+    // No dot at an edge, none after another: as if there were one before the first octet.
+    let (mut is_dot_string, mut previous) = (true, b'.');
+    for &b in local {
+        is_dot_string &= ATEXT_OR_DOT[usize::from(b)] && (b != b'.' || previous != b'.');
+        previous = b;
+    }
+    is_dot_string &= previous != b'.';
     let fits = (1..=Address::LOCAL_LEN_MAX).contains(&at) && text.len() <= Address::LEN_MAX;
     (fits && is_dot_string && !domain.is_empty() && is_canonical_name(domain))
         .then_some(u8::try_from(at).ok()?)

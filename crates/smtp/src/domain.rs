@@ -122,7 +122,7 @@ pub(crate) fn is_canonical_name(name: &[u8]) -> bool {
             matches!(label, [first, .., last] | [first @ last]
                 if *first != b'-' && *last != b'-')
                 && label.len() <= 63
-                && !label.starts_with(b"xn--")
+                && !matches!(label, [b'x', b'n', b'-', b'-', ..])
                 && label
                     .iter()
                     .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))

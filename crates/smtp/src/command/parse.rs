@@ -7,6 +7,8 @@
 //! (§3.6.1), `<Postmaster>` means the server's own (§4.1.1.3). `AUTH=` is checked and dropped
 //! (RFC 4954 §5 lets a server ignore it), as is an `ORCPT=` that is not an rfc822 address.
 
+use memchr::{memchr, memchr2};
+
 use super::{Body, MailParameters};
 use crate::address::{Address, AddressError, ReversePath};
 use crate::domain::Domain;
@@ -135,16 +137,25 @@ impl<'a> Command<'a> {
             return bdat(&line[4..]).ok_or(CommandError::Chunk);
         }
         let text = visible(line)?;
-        let (word, arguments) = text.split_once(' ').unwrap_or((text, ""));
         match verb {
-            Some(verb) if ends_word => by_verb(&verb, arguments.trim_matches(' '), offered, host),
-            _ if word.eq_ignore_ascii_case("STARTTLS") => match arguments {
-                _ if !offered.starttls => Err(CommandError::NotOffered("STARTTLS")),
-                "" => Ok(Self::StartTls),
-                _ => Err(CommandError::Usage("STARTTLS")),
-            },
-            _ => Err(CommandError::Verb),
+            Some(verb) if ends_word => {
+                let arguments = text.get(5..).unwrap_or("").trim_start_matches(' ');
+                by_verb(&verb, arguments, offered, host)
+            }
+            _ => by_long_verb(text, offered),
         }
+    }
+}
+
+fn by_long_verb<'a>(text: &str, offered: &Extensions) -> Result<Command<'a>, CommandError> {
+    let (word, arguments) = text.split_once(' ').unwrap_or((text, ""));
+    if !word.eq_ignore_ascii_case("STARTTLS") {
+        return Err(CommandError::Verb);
+    }
+    match arguments {
+        _ if !offered.starttls => Err(CommandError::NotOffered("STARTTLS")),
+        "" => Ok(Command::StartTls),
+        _ => Err(CommandError::Usage("STARTTLS")),
     }
 }
 
@@ -292,8 +303,8 @@ fn known(key: &str, names: &[&'static str]) -> Option<&'static str> {
 }
 
 fn key_value(word: &str) -> (&str, Option<&str>) {
-    match word.split_once('=') {
-        Some((key, value)) => (key, Some(value)),
+    match memchr(b'=', word.as_bytes()) {
+        Some(at) => (&word[..at], Some(&word[at + 1..])),
         None => (word, None),
     }
 }
@@ -357,7 +368,7 @@ fn path<'a>(arguments: &'a str, keyword: &str) -> Result<(&'a str, &'a str), ()>
 
 /// The first `>` outside quotes.
 fn path_end(inner: &[u8]) -> Option<usize> {
-    let end = memchr::memchr2(b'>', b'"', inner)?;
+    let end = memchr2(b'>', b'"', inner)?;
     if inner[end] == b'>' {
         return Some(end);
     }
@@ -396,7 +407,14 @@ fn words(rest: &str) -> Result<impl Iterator<Item = &str>, CommandError> {
     if !rest.is_empty() && !rest.starts_with(' ') {
         return Err(CommandError::Usage("a space stands after the path"));
     }
-    Ok(rest.split(' ').filter(|word| !word.is_empty()))
+    let mut rest = rest;
+    Ok(std::iter::from_fn(move || {
+        rest = rest.trim_start_matches(' ');
+        let end = memchr(b' ', rest.as_bytes()).unwrap_or(rest.len());
+        let word = &rest[..end];
+        rest = &rest[end..];
+        (!word.is_empty()).then_some(word)
+    }))
 }
 
 #[cfg(test)]
