@@ -291,15 +291,16 @@ async fn retries_end_and_permanent_failures_have_none() {
 #[tokio::test]
 async fn waiters_give_up_at_their_deadline() {
     let slow = Rule::new(sink::Stage::Final, Action::Continue)
-        .delay(Duration::from_millis(300))
+        .delay(Duration::from_millis(1500))
         .times(1);
     let sink = start(Sink::builder().rule(slow)).await;
     let pool = pool(&sink)
         .wire(Wire::Lockstep)
         .concurrency(Concurrency::Fixed(1))
-        .wait_max(Duration::from_millis(100))
+        .wait_max(Duration::from_millis(300))
         .build()
         .unwrap();
+    pool.check().await.unwrap();
     let (first, second) = tokio::join!(send(&pool, 0), send(&pool, 1));
     assert!(
         first.is_accepted(),
