@@ -213,7 +213,10 @@ impl Ledger {
     }
 
     pub(crate) fn records(&self) -> Vec<Record> {
-        lock(&self.book).records.clone()
+        let mut records = lock(&self.book).records.clone();
+        // Two threads may have come to the book in the other order.
+        records.sort_by_key(|record| record.id);
+        records
     }
 
     pub(crate) fn duplicates(&self) -> Duplicates {
