@@ -31,6 +31,17 @@ pub(crate) struct Load {
     pub(crate) messages_max: u64,
     /// … or when this time is over.
     pub(crate) duration_max: Option<Duration>,
+    /// What counts as a message's latency.
+    pub(crate) latency: Latency,
+}
+
+/// Where a latency begins; it ends with the last reply.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Latency {
+    /// With the call of `send`, the wait for a connection included.
+    Whole,
+    /// With the first octet written for the message, or for its new connection.
+    OnWire,
 }
 
 /// What was seen.
@@ -42,7 +53,7 @@ pub(crate) struct Tally {
     pub(crate) failed: u64,
     /// Messages whose fate is unknown.
     pub(crate) unknown: u64,
-    /// `send` of those sent, in ns, 3 digits.
+    /// Of those sent, in ns, 3 digits.
     pub(crate) latency: Histogram<u64>,
     /// Sums in ns over those sent, in the order of [`Timings::stages`].
     pub(crate) stage_ns: [u64; STAGES],
@@ -151,6 +162,7 @@ struct Shared {
     taken: AtomicU64,
     messages_max: u64,
     deadline: Option<Instant>,
+    latency: Latency,
     stop: Arc<AtomicBool>,
 }
 
@@ -171,6 +183,7 @@ pub(crate) async fn run(
         taken: AtomicU64::new(0),
         messages_max: load.messages_max,
         deadline: load.duration_max.map(|duration| started + duration),
+        latency: load.latency,
         stop,
     });
     let tallies: Vec<_> = (0..load.threads.max(1))
@@ -204,7 +217,11 @@ async fn send_until_done(shared: Arc<Shared>, tally: Arc<Mutex<Tally>>) {
             .send(Arc::clone(&shared.envelope), shared.content.clone());
         let report = sending.await;
         let done = Instant::now();
-        lock(&tally).note(&report, done - now);
+        let latency = match shared.latency {
+            Latency::Whole => done - now,
+            Latency::OnWire => report.timings.total() - report.timings.queue,
+        };
+        lock(&tally).note(&report, latency);
         now = done;
         failures_in_a_row = match report.first_failure() {
             None => 0,

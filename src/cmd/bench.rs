@@ -11,7 +11,7 @@ use smtp::{Address, Content, Envelope, Recipient};
 use crate::cmd::relay::{self, RelayArgs};
 use crate::cmd::wire::{self, WireArgs, WireSettings};
 use crate::exit::{Exit, OrExit, Outcome, Stop};
-use crate::load::{self, Load, LoadReport};
+use crate::load::{self, Latency, Load, LoadReport};
 use crate::machine;
 use crate::mistakes::Mistakes;
 
@@ -114,7 +114,9 @@ impl Args {
         let size = mistakes.parse("--size", Some(&what.size));
         let reconnect_every = mistakes.parse("--reconnect-every", Some(&what.reconnect_every));
         let load = what.load(mistakes);
-        let (envelope, wire) = (envelope?, wire?);
+        let envelope = envelope?;
+        let content = mistakes.take("--size", content(&envelope, size?));
+        let wire = wire?;
         let mut builder = wire
             .apply(builder?)
             .messages_per_connection(reconnect_every?);
@@ -127,7 +129,7 @@ impl Args {
         Some(Settings {
             builder,
             wire,
-            content: mistakes.take("--size", content(&envelope, size?))?,
+            content: content?,
             envelope: Arc::new(envelope),
             load: Load {
                 tasks: wire.in_flight_max(),
@@ -156,6 +158,7 @@ impl WhatArgs {
             threads: threads?,
             messages_max: messages.unwrap_or(messages_default),
             duration_max: duration,
+            latency: Latency::Whole,
         })
     }
 

@@ -416,13 +416,19 @@ impl Dispatch {
         }
         let deadline = self.queue.iter().map(|job| job.deadline).min();
         let paced = self.paced_until.filter(|_| !self.queue.is_empty());
-        let warm_up = (self.stats.connections_open < self.min_idle || !self.queue.is_empty())
-            .then_some(self.dial_not_before)
-            .filter(|at| *at > now);
-        [deadline, paced.filter(|until| *until > now), warm_up]
+        let paced = paced.filter(|until| *until > now);
+        [deadline, paced, self.dial_due(now)]
             .into_iter()
             .flatten()
             .min()
+    }
+
+    /// When the pause after a failed dial ends, if somebody waits for that.
+    fn dial_due(&self, now: Duration) -> Option<Duration> {
+        let is_wanted = self.stats.connections_open < self.min_idle || !self.queue.is_empty();
+        is_wanted
+            .then_some(self.dial_not_before)
+            .filter(|at| *at > now)
     }
 
     /// Whether starting one message may let another start elsewhere: where a rate or a moving
@@ -442,7 +448,8 @@ impl Dispatch {
             .paced_until
             .filter(|until| *until > now && !self.queue.is_empty());
         let is_early = |next: Option<Duration>| next.is_some_and(|next| next < at);
-        (false, is_early(deadline) || is_early(paced))
+        let is_hurried = is_early(deadline) || is_early(paced) || is_early(self.dial_due(now));
+        (false, is_hurried)
     }
 
     /// Notes when the housekeeper looks next; says whether it is to end.
@@ -484,4 +491,50 @@ fn pool_closed() -> Failure {
 
 fn deadline() -> Failure {
     queue_failure(Cause::Deadline)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use smtp::{Address, Content, Envelope};
+    use std::sync::Arc;
+
+    fn job() -> Job {
+        let address: Address = "a@b.example".parse().unwrap();
+        Job {
+            envelope: Arc::new(Envelope::single(address.clone(), address)),
+            content: Content::from_text(b"A: b\n\n").unwrap(),
+            outcome: oneshot::channel().0,
+            queued_at: Duration::ZERO,
+            deadline: Duration::from_secs(1_000_000),
+            returns: 0,
+        }
+    }
+
+    /// Without that, a message whose last living connection ends within the pause waits forever.
+    #[test]
+    fn a_dial_that_fails_while_another_connection_lives_calls_the_housekeeper_early() {
+        let now = Duration::from_secs(1);
+        let mut dispatch = Dispatch::new(DispatchConfig {
+            cap: 2,
+            min_idle: 0,
+            is_adaptive: false,
+            rate: None,
+        });
+        assert_eq!(dispatch.house_call(now), (true, false));
+        assert!(!dispatch.arm(Duration::from_secs(3600)));
+        let Kick::Open(first) = dispatch.submit(job(), now) else {
+            panic!("the first message opens a connection");
+        };
+        dispatch.opened(first, None);
+        let Kick::Open(second) = dispatch.submit(job(), now) else {
+            panic!("the second message opens another");
+        };
+        dispatch.dial_failed(second, &deadline(), now);
+        assert_eq!(dispatch.house_call(now), (false, true));
+        dispatch.closed(first, false);
+        assert!(matches!(dispatch.kick(now), Kick::Nothing));
+        let due = dispatch.expire(now).unwrap();
+        assert!(matches!(dispatch.kick(due), Kick::Open(_)));
+    }
 }

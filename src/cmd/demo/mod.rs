@@ -1,12 +1,111 @@
-//! `mailrail demo`.
+//! `mailrail demo`: what makes sending mail slow, and what removes it, shown in a minute.
+//!
+//! A sink of its own, 20 ms away, takes the same messages in five ways; then a stormy one takes
+//! some, and its records prove who got what. The result is a table and a page of HTML.
 
-use crate::exit::{Exit, Outcome, Stop};
+mod chart;
+mod contest;
+mod page;
+mod storm;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use comfy_table::{CellAlignment, Table, presets};
+
+use crate::exit::{Exit, OrExit, Outcome};
+use contest::Lap;
+use storm::Aftermath;
 
 /// Flags of `mailrail demo`.
 #[derive(clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Messages sent in each way
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    messages: u64,
+
+    /// Round trip to the sink
+    #[arg(long, value_name = "TIME", default_value = "20ms", value_parser = sink::script::duration)]
+    rtt: Duration,
+
+    /// What the storm's every chance is drawn from
+    #[arg(long, value_name = "N", default_value_t = 7)]
+    seed: u64,
+
+    /// Where the report is written
+    #[arg(long, value_name = "FILE", default_value = "mailrail-demo.html")]
+    report: PathBuf,
+}
+
+/// Everything that was seen.
+pub(crate) struct Findings {
+    pub(crate) messages: u64,
+    pub(crate) rtt: Duration,
+    pub(crate) seed: u64,
+    pub(crate) laps: Vec<Lap>,
+    pub(crate) aftermath: Aftermath,
+}
 
 /// Runs it.
-pub(crate) fn run(_args: &Args) -> Outcome {
-    Err(Stop::new(Exit::Usage, "not in this build"))
+pub(crate) fn run(args: &Args) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .or_exit_with(Exit::Temporary, "cannot start the runtime")?;
+    let findings = runtime.block_on(find_out(args))?;
+    println!("{}", table(&findings));
+    println!("{}", findings.aftermath);
+    std::fs::write(&args.report, page::html(&findings))
+        .or_exit_with(Exit::Temporary, args.report.display())?;
+    println!("The same with charts: {}", args.report.display());
+    if findings.aftermath.is_exactly_once() {
+        Ok(Exit::Done)
+    } else {
+        Ok(Exit::Temporary)
+    }
+}
+
+async fn find_out(args: &Args) -> Result<Findings, crate::exit::Stop> {
+    let rtt_ms = args.rtt.as_secs_f64() * 1e3;
+    println!(
+        "{} messages to a server {rtt_ms} ms away, in five ways; then a storm.\n",
+        args.messages
+    );
+    Ok(Findings {
+        messages: args.messages,
+        rtt: args.rtt,
+        seed: args.seed,
+        laps: contest::run(args.messages, args.rtt).await?,
+        aftermath: storm::run(args.messages, args.seed).await?,
+    })
+}
+
+fn table(findings: &Findings) -> Table {
+    let mut table = Table::new();
+    table
+        .load_preset(presets::UTF8_HORIZONTAL_ONLY)
+        .set_header([
+            "",
+            "messages/s",
+            "against (a)",
+            "round trips a message",
+            "p50 ms",
+            "p99 ms",
+            "connections",
+        ]);
+    for lap in &findings.laps {
+        table.add_row([
+            lap.title(),
+            format!("{:.0}", lap.rate()),
+            format!("{:.0} ×", lap.rate() / findings.laps[0].rate()),
+            format!("{:.2}", lap.round_trips(findings.rtt)),
+            format!("{:.1}", lap.p50_ms),
+            format!("{:.1}", lap.p99_ms),
+            lap.connections_opened.to_string(),
+        ]);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
 }
