@@ -97,7 +97,7 @@ impl Connection {
     }
 
     async fn encrypt(&mut self) -> io::Result<()> {
-        self.session.is_encrypted = true;
+        self.session.encrypted();
         match &self.shared.acceptor {
             Some(acceptor) => self.stream.encrypt(acceptor).await,
             None => Ok(()),

@@ -70,6 +70,8 @@ impl LinkedStream {
 
     /// Puts on the link what the socket has.
     fn poll_fill(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        // What is there at once came together, and is due together.
+        let now = Instant::now();
         while !self.ended && self.in_flight_bytes < IN_FLIGHT_BYTES_MAX {
             let mut scratch = [MaybeUninit::uninit(); READ_BYTES];
             let mut buffer = ReadBuf::uninit(&mut scratch);
@@ -78,7 +80,7 @@ impl LinkedStream {
                 Poll::Ready(result) => result?,
             }
             let bytes: Box<[u8]> = buffer.filled().into();
-            let due = self.due(bytes.len());
+            let due = self.due(now, bytes.len());
             self.ended = bytes.is_empty();
             self.in_flight_bytes += bytes.len();
             self.in_flight.push_back(Segment {
@@ -90,8 +92,8 @@ impl LinkedStream {
         Ok(())
     }
 
-    fn due(&mut self, octets: usize) -> Instant {
-        let mut sent = Instant::now();
+    fn due(&mut self, now: Instant, octets: usize) -> Instant {
+        let mut sent = now;
         if let Some(bandwidth) = self.options.bandwidth {
             let carrying = Duration::from_secs_f64(octets as f64 / bandwidth as f64);
             sent = sent.max(self.busy_until) + carrying;

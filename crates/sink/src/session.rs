@@ -21,7 +21,7 @@ pub(crate) struct Session {
     /// More connections are open than allowed.
     is_surplus: bool,
     dice: Rng,
-    pub(crate) is_encrypted: bool,
+    is_encrypted: bool,
     ehlo: String,
     user: Option<String>,
     /// The open transaction; addresses only where something asks for them.
@@ -72,6 +72,12 @@ impl Session {
         }
     }
 
+    /// TLS is up: who the client was before does not count (RFC 3207 §4.2).
+    pub(crate) fn encrypted(&mut self) {
+        self.is_encrypted = true;
+        self.user = None;
+    }
+
     pub(crate) fn greeting(&mut self) -> Verdict {
         match self.is_surplus {
             true => Verdict::Reject(Reply::fixed(
@@ -92,20 +98,18 @@ impl Session {
 
     pub(crate) fn auth(&mut self, offered: Credentials) -> Verdict {
         let verdict = self.judge(Stage::Auth, &[]);
+        if !verdict.accepts() {
+            return verdict;
+        }
         let users = &self.shared.options.users;
         let is_known = users
             .iter()
             .any(|(name, password)| *name == offered.user && *password == offered.password);
-        match verdict {
-            Verdict::Accept if is_known => {
-                self.user = Some(offered.user);
-                Verdict::Accept
-            }
-            Verdict::Accept => {
-                Verdict::Reject(Reply::fixed(535, Some((5, 7, 8)), "Wrong user or password"))
-            }
-            verdict => verdict,
+        if !is_known {
+            return Verdict::Reject(Reply::fixed(535, Some((5, 7, 8)), "Wrong user or password"));
         }
+        self.user = Some(offered.user);
+        verdict
     }
 
     pub(crate) fn mail(&mut self, reverse_path: &ReversePath) -> Verdict {
@@ -136,7 +140,7 @@ impl Session {
         if self.shared.keeps_envelopes {
             let address = recipient.address;
             verdict = self.judge(Stage::Rcpt, std::slice::from_ref(&address));
-            if verdict == Verdict::Accept
+            if verdict.accepts()
                 && self
                     .shared
                     .greylist

@@ -215,7 +215,13 @@ async fn above_the_rate_mail_is_refused_for_now() {
 
 #[tokio::test]
 async fn without_auth_there_is_no_mail_for_users_only() {
-    let sink = Sink::builder().user("u", "p").start().await.unwrap();
+    // A rule that only waits lets nobody in.
+    let sink = Sink::builder()
+        .user("u", "p")
+        .rule(Rule::new(Stage::Auth, Action::Continue))
+        .start()
+        .await
+        .unwrap();
     let mut client = Client::connect(&sink).await;
     assert_eq!(client.say("MAIL FROM:<>\r\n", 1).await, [530]);
     assert_eq!(client.say("AUTH PLAIN AHUAeA==\r\n", 1).await, [535]);

@@ -184,6 +184,9 @@ impl Server {
             },
             _ => replies::MAIL_FIRST,
         };
+        if self.errors >= self.profile.limits.errors_max {
+            return self.fault(reply);
+        }
         self.errors += 1;
         self.swallow_then(octets, reply.into());
         None

@@ -155,11 +155,13 @@ impl Server {
         self.phase == Phase::Handshake
     }
 
-    /// The handshake is done: all that the client said before it is forgotten (RFC 3207 §4.2).
+    /// The handshake is done: all that the client said before it is forgotten, who it is
+    /// included (RFC 3207 §4.2).
     pub fn encrypted(&mut self) {
         assert!(self.awaits_handshake(), "no handshake is due");
         self.phase = Phase::Greeted;
         self.encrypted = true;
+        self.authenticated = false;
     }
 
     /// Says 421 of the driver's own accord (a timeout, a shutdown); nothing is read any more.

@@ -419,8 +419,8 @@ fn each_limit_has_its_reply() {
     driver.feed(fits.as_bytes());
     driver.feed(format!("NOOP {}\r\nNOOP\r\n", "x".repeat(10_000)).as_bytes());
     assert_eq!(driver.codes(), [220, 250, 500, 250]);
-    driver.feed(b"a\r\nb\r\nc\r\nNOOP\r\n");
-    assert_eq!(driver.codes(), [500, 500, 421]);
+    driver.feed(b"a\r\nBDAT 1\r\nxBDAT 1\r\nxNOOP\r\n");
+    assert_eq!(driver.codes(), [500, 503, 421]);
 }
 
 #[test]
@@ -447,6 +447,14 @@ fn rfc3207_what_was_said_before_tls_is_forgotten() {
     assert!(encrypted.contains("AUTH PLAIN") && !encrypted.contains("STARTTLS"));
     driver.feed(b"STARTTLS\r\nAUTH PLAIN AHUAcA==\r\n");
     assert_eq!(driver.codes(), [502, 235]);
+
+    // Nor does an AUTH from before count.
+    config.auth_in_clear = true;
+    let mut driver = Driver::new(config.clone());
+    driver.feed(b"EHLO me\r\nAUTH PLAIN AHUAcA==\r\nAUTH PLAIN AHUAcA==\r\nSTARTTLS\r\n");
+    driver.server.encrypted();
+    driver.feed(b"EHLO me\r\nAUTH PLAIN AHUAcA==\r\n");
+    assert_eq!(driver.codes(), [220, 250, 235, 503, 220, 250, 235]);
 
     let mut injected = Driver::new(config);
     injected.feed(b"EHLO me\r\nSTARTTLS\r\nMAIL FROM:<>\r\n");
