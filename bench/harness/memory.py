@@ -59,7 +59,7 @@ def _memory_row(section: Section, client: Client, load: Load, receiver, transpor
 
 def million_messages(effort: Effort) -> Section:
     """One long run: is memory flat, and does the rate drift?"""
-    messages = 50_000 if effort.quick else MESSAGES
+    messages = 200_000 if effort.quick else MESSAGES
     interval = 0.05 if effort.quick else 0.25
     section = Section(
         f"{messages:,} messages in one run, 10 connections, into mailrail sink",
