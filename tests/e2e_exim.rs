@@ -130,6 +130,11 @@ async fn after_a_message_that_all_refuse_the_next_leaves_under_its_own_reverse_p
 }
 
 #[tokio::test]
+async fn a_421_fails_its_own_message_and_the_others_leave_on_another_connection() {
+    suite::a_421_hits_one_message(&exim("").await).await;
+}
+
+#[tokio::test]
 async fn after_too_many_messages_the_421_costs_no_message() {
     suite::a_server_that_has_enough_of_a_connection(
         &exim("smtp_accept_max_per_connection = 3").await,

@@ -156,7 +156,9 @@ impl Connection {
 
     fn take_jobs(&mut self, cx: &mut Context<'_>, now: Duration) {
         let age = now.saturating_sub(self.opened_at);
-        self.is_retiring |= self.messages >= self.messages_max || age > self.shared.config.age_max;
+        self.is_retiring |= self.messages >= self.messages_max
+            || age > self.shared.config.age_max
+            || self.session.is_closing();
         while !self.is_retiring {
             let taken = {
                 let session = &self.session;
@@ -283,9 +285,12 @@ impl Connection {
 
     fn give_up(&mut self, cause: Cause) {
         if !self.session.is_over() {
+            self.was_cut = self.session.open_transactions() > 0 && !self.session.is_closing();
+            match cause {
+                Cause::Timeout(_) => self.session.give_up(),
+                _ => self.session.end(),
+            }
             self.lost = cause;
-            self.was_cut = self.session.open_transactions() > 0;
-            self.session.end();
         }
     }
 

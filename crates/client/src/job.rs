@@ -63,8 +63,8 @@ pub(crate) fn results(
     };
     let for_others: Result<Accepted, Failure> = match settled.end {
         End::Final(reply) if reply.code().is_completed() => Ok(Accepted { reply }),
-        End::Final(reply) => Err(refusal(Stage::Final, reply)),
-        End::Refused(stage, reply) => Err(refusal(stage_of(stage), reply)),
+        End::Final(reply) => Err(refusal(Stage::Final, Scope::Message, reply)),
+        End::Refused(stage, reply) => Err(refusal(stage_of(stage), Scope::Message, reply)),
         End::AllRefused => Err(lost_failure(Stage::Rcpt, Kind::Transient, lost)),
         End::NotSent => Err(lost_failure(Stage::Mail, Kind::Transient, lost)),
         End::Unknown => Err(lost_failure(Stage::Final, Kind::Unknown, lost)),
@@ -75,18 +75,17 @@ pub(crate) fn results(
     }
     let mut results = vec![for_others; recipients];
     for (index, reply) in settled.refused {
-        let failure = Failure::from_reply(Stage::Rcpt, Scope::Recipient, reply);
-        results[index] = Err(with_endpoint(failure));
+        results[index] = Err(with_endpoint(refusal(Stage::Rcpt, Scope::Recipient, reply)));
     }
     results
 }
 
-/// 421 speaks of the connection, everything else of the message.
-fn refusal(stage: Stage, reply: Reply) -> Failure {
+/// 421 speaks of the connection, everything else of `scope`.
+fn refusal(stage: Stage, scope: Scope, reply: Reply) -> Failure {
     let scope = if reply.code().get() == 421 {
         Scope::Connection
     } else {
-        Scope::Message
+        scope
     };
     Failure::from_reply(stage, scope, reply)
 }

@@ -128,14 +128,21 @@ pub struct Session {
     /// The last transaction did not end with content accepted, so the server may hold a MAIL.
     is_dirty: bool,
     state: State,
+    /// The 421 and where it came, while the transaction it answered is open.
+    closing: Option<(TransactionStage, Reply)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Open,
+    /// The server said 421 and nothing since: it closes, and does nothing of what it has not
+    /// answered (RFC 5321 §3.8). Nothing more is written.
+    Closing,
+    /// It said 421 and goes on answering all the same, as some do where a policy says 421.
+    Draining,
     /// QUIT is written or about to be.
     Quitting,
-    /// 421, an error, or the end of the stream: nothing more will be written or read.
+    /// An error or the end of the stream: nothing more will be written or read.
     Over,
 }
 
@@ -201,6 +208,7 @@ impl Session {
             begun: 0,
             is_dirty: false,
             state: State::Open,
+            closing: None,
         }
     }
 
@@ -353,8 +361,24 @@ impl Session {
         Ok(())
     }
 
-    /// The stream has ended, or the driver gives up on it: settles all that is open.
+    /// The stream has ended: settles all that is open. What was unanswered after a 421 has not
+    /// been done.
     pub fn end(&mut self) {
+        if self.state == State::Closing {
+            for open in &mut self.open {
+                open.marks.content = None;
+            }
+            if let (Some(front), Some(answer)) = (self.open.front_mut(), self.closing.take())
+                && !front.all_refused()
+            {
+                front.verdict.get_or_insert(answer);
+            }
+        }
+        self.give_up();
+    }
+
+    /// The driver gives up on the stream, which is still open: settles all that is open.
+    pub fn give_up(&mut self) {
         self.state = State::Over;
         self.writing.clear();
         self.held.clear();
@@ -362,6 +386,12 @@ impl Session {
         while let Some(transaction) = self.open.pop_front() {
             self.settled.push_back(transaction.cut_off());
         }
+    }
+
+    /// The server said 421: what it still answers is read, and no transaction can be begun.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        matches!(self.state, State::Closing | State::Draining)
     }
 
     /// The next transaction that has been settled.
@@ -458,24 +488,50 @@ impl Session {
     }
 
     fn on_reply(&mut self, reply: Reply, now: Duration) -> Result<(), ProtocolError> {
-        if reply.code().get() == 421 {
-            self.on_closing(reply);
-            return Ok(());
+        let is_421 = reply.code().get() == 421;
+        if self.state == State::Closing {
+            self.state = State::Draining;
+            self.closing = None;
         }
         let Some(command_end) = self.due.pop_front() else {
+            if is_421 {
+                self.state = State::Over;
+                return Ok(());
+            }
             return Err(ProtocolError::Unsolicited(reply));
         };
         let is_early = command_end > self.writing.written();
+        if is_421 {
+            self.stop_writing(&reply);
+        }
         let Some(front) = self.open.front_mut() else {
             // Only QUIT can be due without a transaction.
             self.state = State::Over;
             return Ok(());
         };
-        if is_early && (front.stage != TransactionStage::Final || reply.code().is_completed()) {
+        let may_be_early =
+            is_421 || (front.stage == TransactionStage::Final && !reply.code().is_completed());
+        if is_early && !may_be_early {
             return Err(ProtocolError::Unsolicited(reply));
         }
+        // A refusal that comes before the end of DATA's content leaves the server in the middle of
+        // it; only BDAT says where the content ends.
+        let out_of_step = is_early && !front.by_bdat;
+        self.on_answer(reply, now)?;
+        let has_heard_all = self.is_closing() && self.due.is_empty();
+        if out_of_step || has_heard_all {
+            self.end();
+        }
+        Ok(())
+    }
+
+    /// The reply to the front transaction's next command.
+    fn on_answer(&mut self, reply: Reply, now: Duration) -> Result<(), ProtocolError> {
+        let Some(front) = self.open.front_mut() else {
+            return Ok(());
+        };
         match front.stage {
-            TransactionStage::Rset if reply.code().is_completed() => {
+            TransactionStage::Rset if reply.code().is_completed() || reply.code().get() == 421 => {
                 front.stage = TransactionStage::Mail;
                 self.next_in_lockstep();
             }
@@ -483,17 +539,19 @@ impl Session {
             TransactionStage::Mail => self.on_mail(reply, now)?,
             TransactionStage::Rcpt => self.on_rcpt(reply, now)?,
             TransactionStage::Data => self.on_data(reply)?,
-            TransactionStage::Content | TransactionStage::Final => {
-                // A refusal that comes before the end of DATA's content leaves the server in the
-                // middle of it; only BDAT says where the content ends.
-                let out_of_step = is_early && !front.by_bdat;
-                self.on_final(reply, now)?;
-                if out_of_step {
-                    self.end();
-                }
-            }
+            TransactionStage::Content | TransactionStage::Final => self.on_final(reply, now)?,
         }
         Ok(())
+    }
+
+    /// 421: the server closes the channel (RFC 5321 §3.8). What was written it may answer yet.
+    fn stop_writing(&mut self, reply: &Reply) {
+        let written = self.writing.written();
+        self.state = State::Closing;
+        self.closing = self.open.front().map(|front| (front.stage, reply.clone()));
+        self.due.retain(|command_end| *command_end <= written);
+        self.writing.clear();
+        self.held.clear();
     }
 
     fn on_mail(&mut self, reply: Reply, now: Duration) -> Result<(), ProtocolError> {
@@ -506,7 +564,7 @@ impl Session {
             Severity::Completed => self.next_in_lockstep(),
             Severity::Intermediate => return Err(ProtocolError::Nonsense(reply)),
             Severity::Transient | Severity::Permanent => {
-                front.verdict = Some((TransactionStage::Mail, reply));
+                front.verdict.get_or_insert((TransactionStage::Mail, reply));
                 if self.mode == Mode::Lockstep {
                     self.settle_front(None);
                 }
@@ -550,6 +608,10 @@ impl Session {
         };
         match reply.code().severity() {
             Severity::Completed => Err(ProtocolError::Nonsense(reply)),
+            Severity::Intermediate if self.state == State::Draining => {
+                self.end();
+                Ok(())
+            }
             Severity::Intermediate => {
                 front.stage = TransactionStage::Final;
                 let id = front.id;
@@ -588,6 +650,7 @@ impl Session {
     /// Settles the front transaction by its verdict, or by the reply to its content.
     fn settle_front(&mut self, reply: Option<Reply>) {
         self.held.clear();
+        self.closing = None;
         let Some(mut front) = self.open.pop_front() else {
             return;
         };
@@ -598,24 +661,6 @@ impl Session {
             (None, None) => End::NotSent,
         };
         self.settled.push_back(front.settle(end));
-    }
-
-    /// 421: the server closes the channel and will do nothing of what follows (RFC 5321 §3.8).
-    fn on_closing(&mut self, reply: Reply) {
-        if let Some(mut front) = self.open.pop_front() {
-            let stage = front.stage;
-            let end = match front.verdict.take() {
-                Some((stage, reply)) => End::Refused(stage, reply),
-                None if front.all_refused() => End::AllRefused,
-                None => End::Refused(stage, reply),
-            };
-            self.settled.push_back(front.settle(end));
-        }
-        for mut later in self.open.drain(..) {
-            later.marks.content = None;
-            self.settled.push_back(later.cut_off());
-        }
-        self.end();
     }
 
     fn next_in_lockstep(&mut self) {

@@ -281,19 +281,105 @@ fn content_not_wholly_written_cannot_have_been_taken() {
     assert_eq!(settled(&mut session), ["1: not sent"]);
 }
 
-#[test]
-fn rfc5321_3_8_after_421_nothing_is_done() {
+/// Three messages in one flight, and a 421 to the second one's RSET.
+fn closing() -> Session {
     let mut session = session(WINDOWED, ALL);
     for text in ["A", "B", "C"] {
         begin(&mut session, text);
     }
     written(&mut session);
     receive(&mut session, &["250", "250", "250", "421"]);
-    assert!(session.is_over());
+    assert!(session.is_closing() && !session.may_begin(1));
+    session
+}
+
+#[test]
+fn rfc5321_3_8_after_421_and_the_end_of_the_stream_nothing_was_done() {
+    let mut session = closing();
+    session.end();
     assert_eq!(
         settled(&mut session),
         ["1: final 250", "2: Rset 421", "3: not sent"]
     );
+}
+
+#[test]
+fn a_server_that_goes_on_after_421_is_heard_to_the_end() {
+    let mut session = closing();
+    receive(&mut session, &["250", "550", "503"]);
+    receive(&mut session, &["250", "250", "250", "250"]);
+    assert!(session.is_over());
+    assert_eq!(
+        settled(&mut session),
+        ["1: final 250", "2: all refused [0 550]", "3: final 250"]
+    );
+}
+
+#[test]
+fn what_a_server_that_goes_on_after_421_does_not_answer_is_unknown() {
+    let mut session = closing();
+    receive(&mut session, &["250"]);
+    session.end();
+    assert_eq!(
+        settled(&mut session),
+        ["1: final 250", "2: unknown", "3: unknown"]
+    );
+    let mut silent = closing();
+    silent.give_up();
+    assert_eq!(
+        settled(&mut silent),
+        ["1: final 250", "2: unknown", "3: unknown"]
+    );
+}
+
+#[test]
+fn a_421_to_all_that_was_written_ends_the_session_at_once() {
+    for (mode, replies, end) in [
+        (Mode::Lockstep, &["421"][..], "1: Mail 421"),
+        (Mode::Lockstep, &["250", "421"], "1: all refused [0 421]"),
+        (Mode::Lockstep, &["250", "250", "421"], "1: Data 421"),
+        (Mode::Overlapped, &["250", "250", "421"], "1: Data 421"),
+        (
+            Mode::Overlapped,
+            &["250", "421", "354"],
+            "1: all refused [0 421]",
+        ),
+        (
+            Mode::Overlapped,
+            &["250", "250", "354", "421"],
+            "1: final 421",
+        ),
+    ] {
+        let mut session = session(mode, ALL);
+        begin(&mut session, "A");
+        for reply in replies {
+            written(&mut session);
+            receive(&mut session, &[reply]);
+        }
+        assert!(session.is_over(), "{replies:?}");
+        assert_eq!(settled(&mut session), [end], "{replies:?}");
+    }
+}
+
+#[test]
+fn a_421_to_one_of_several_recipients_holds_for_all_if_the_server_closes() {
+    for (goes_on, end) in [
+        (false, "1: Rcpt 421 [1 421]"),
+        (true, "1: final 250 [1 421]"),
+    ] {
+        let mut session = session(WINDOWED, ALL);
+        let recipients = envelope(&["a@y.example", "b@y.example", "c@y.example"]);
+        session
+            .begin(&recipients, content("A"), false, NOW)
+            .unwrap();
+        written(&mut session);
+        receive(&mut session, &["250", "250", "421"]);
+        if goes_on {
+            receive(&mut session, &["250", "250"]);
+        }
+        session.end();
+        assert_eq!(settled(&mut session), [end]);
+    }
 }
 
 #[test]
