@@ -31,3 +31,60 @@ pub(crate) fn raise_file_limit() {
     // Where it fails, connections beyond the limit are refused one by one.
     let _ = setrlimit(Resource::Nofile, raised);
 }
+
+/// How busy all CPUs of this machine are, with whatever it is.
+#[derive(Debug)]
+pub(crate) struct CpuMeter(Option<Ticks>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Ticks {
+    busy: u64,
+    total: u64,
+}
+
+impl CpuMeter {
+    /// From now on.
+    pub(crate) fn start() -> Self {
+        Self(Ticks::now())
+    }
+
+    /// The share that was busy since the start, 0 to 1; `None` where the system does not say.
+    pub(crate) fn share_since(&self) -> Option<f64> {
+        let (before, now) = (self.0?, Ticks::now()?);
+        let total = now.total.checked_sub(before.total).filter(|&t| t > 0)?;
+        Some(now.busy.saturating_sub(before.busy) as f64 / total as f64)
+    }
+}
+
+impl Ticks {
+    fn now() -> Option<Self> {
+        Self::parse(&std::fs::read_to_string("/proc/stat").ok()?)
+    }
+
+    /// Reads `cpu user nice system idle iowait irq softirq steal …`.
+    fn parse(stat: &str) -> Option<Self> {
+        let line = stat.lines().next()?.strip_prefix("cpu ")?;
+        let words = line.split_ascii_whitespace().take(8);
+        let ticks: Vec<u64> = words.map_while(|word| word.parse().ok()).collect();
+        let total: u64 = ticks.iter().sum();
+        let at_rest = ticks.get(3)? + ticks.get(4)?;
+        Some(Self {
+            busy: total - at_rest,
+            total,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn idle_time_and_waiting_for_disks_are_not_busy() {
+        let ticks = Ticks::parse("cpu  10 1 5 100 4 0 2 3 9 9\ncpu0 1 2\n").unwrap();
+        assert_eq!((ticks.busy, ticks.total), (21, 125));
+        for stat in ["", "cpu0 1 2 3 4 5", "cpu  1 2"] {
+            assert!(Ticks::parse(stat).is_none(), "{stat}");
+        }
+    }
+}

@@ -107,11 +107,16 @@ fn killed_again_and_again_a_mailing_sends_nothing_twice_and_names_what_is_unknow
 }
 
 #[test]
-fn ctrl_c_lets_the_wire_finish_and_resume_goes_on() {
+fn ctrl_c_or_sigterm_lets_the_wire_finish_and_resume_goes_on() {
+    stop_and_resume(Signal::INT);
+    stop_and_resume(Signal::TERM);
+}
+
+fn stop_and_resume(by: Signal) {
     let (sink, mailing) = (slow_sink(9), Mailing::of(ROWS));
     let child = mailing.spawn(&url(&sink), &["--connections", "2", "--retries", "0"]);
     wait_until("some are sent", || sink.report().messages >= 20);
-    signal(&child, Signal::INT);
+    signal(&child, by);
     let run: Run = child.wait_with_output().unwrap().into();
     run.expect(75, "--resume goes on").expect(75, "interrupted");
     // Whatever the sink took has its outcome.

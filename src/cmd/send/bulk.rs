@@ -1,6 +1,5 @@
 //! A mailing: check the list, open the record, send, sum up.
 
-use std::num::NonZero;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use super::record::{Event, Identity, Record, RecordError, RowState, States};
 use super::settings::{Bulk, Settings, Start};
 use super::summary::Facts;
 use crate::cmd::relay;
-use crate::cmd::wire::WireSettings;
+use crate::cmd::wire::{self, WireSettings};
 use crate::exit::{Exit, OrExit, Outcome, Stop};
 use crate::machine;
 
@@ -84,7 +83,7 @@ async fn send(builder: PoolBuilder, options: Options, bulk: &Bulk, checked: &Che
             Some(resumed.map_err(record_stop)?)
         }
     };
-    let total = total(bulk, checked, resumed.as_ref().map(|(_, states)| states));
+    let plan = Plan::new(bulk, checked, resumed.as_ref().map(|(_, states)| states));
     relay::check(&pool).await?;
     let (record, states) = match resumed {
         Some((record, states)) => (record, Some(states)),
@@ -102,7 +101,7 @@ async fn send(builder: PoolBuilder, options: Options, bulk: &Bulk, checked: &Che
         error: Mutex::new(None),
     });
     let in_flight_max = in_flight_max(options.wire);
-    let progress = Progress::start(&feed.counts, total, options.is_json);
+    let progress = Progress::start(&feed.counts, plan.total, options.is_json);
     let batch_rows = (2 * in_flight_max).clamp(1, BATCH_ROWS_MAX);
     let batches = feed::start(&feed, bulk, states, batch_rows);
     let delivery = Arc::new(Delivery::new(
@@ -110,9 +109,9 @@ async fn send(builder: PoolBuilder, options: Options, bulk: &Bulk, checked: &Che
         Arc::clone(&feed),
         in_flight_max,
     ));
-    let cpu_before = machine::cpu_time();
+    let cpu = machine::CpuMeter::start();
     let delivered = delivery.run(batches).await;
-    let cpu = machine::cpu_time().saturating_sub(cpu_before);
+    let cpu_share = cpu.share_since().unwrap_or(0.0);
     drop(progress);
     let synced = feed.record.sync();
     let stats = pool.stats();
@@ -126,12 +125,12 @@ async fn send(builder: PoolBuilder, options: Options, bulk: &Bulk, checked: &Che
         delivered: &delivered,
         times: &feed.times,
         stats,
-        cpu,
-        cpus: std::thread::available_parallelism().map_or(1, NonZero::get),
+        cpu_share,
         rate_per_second: options.wire.rate.map(flow::rate::RateLimit::per_second),
         connections_max: options.wire.connections_max(),
+        window: wire::window_of(options.wire.wire),
         record: &bulk.record,
-        total,
+        plan,
     };
     if options.is_json {
         println!("{:#}", facts.to_json());
@@ -139,7 +138,7 @@ async fn send(builder: PoolBuilder, options: Options, bulk: &Bulk, checked: &Che
         facts.print();
     }
     synced.or_exit_with(Exit::Temporary, "the record cannot be made durable")?;
-    exit_of(&delivered, &feed.counts)
+    exit_of(&delivered, &feed.counts, plan)
 }
 
 fn identity(bulk: &Bulk, checked: &Checked) -> Identity {
@@ -152,39 +151,41 @@ fn identity(bulk: &Bulk, checked: &Checked) -> Identity {
     }
 }
 
-/// Rows to be done in this run.
-fn total(bulk: &Bulk, checked: &Checked, states: Option<&States>) -> u64 {
-    let skipped = match bulk.skip_duplicates {
-        true => checked.duplicates.count,
-        false => 0,
-    };
-    let all = (checked.valid + checked.invalid.count).saturating_sub(skipped);
-    let Some(states) = states else {
-        return all.min(bulk.limit);
-    };
-    let Start::Resume {
-        retry_failed,
-        resend_unknown,
-    } = bulk.start
-    else {
-        return all.min(bulk.limit);
-    };
-    let left_out = [
-        states.count(RowState::Settled),
-        if retry_failed {
-            0
-        } else {
-            states.count(RowState::Failed)
-        },
-        if resend_unknown {
-            0
-        } else {
-            states.count(RowState::Unknown)
-        },
-    ];
-    (checked.valid + checked.invalid.count)
-        .saturating_sub(left_out.iter().sum())
-        .min(bulk.limit)
+/// Which rows there are for this run.
+#[derive(Clone, Copy)]
+pub(super) struct Plan {
+    /// To be done, or to be named.
+    pub(super) total: u64,
+    /// Failed for now in earlier runs, and not taken up in this one.
+    pub(super) left_failed: u64,
+    /// The same, as often as they may be.
+    pub(super) given_up: u64,
+}
+
+impl Plan {
+    fn new(bulk: &Bulk, checked: &Checked, states: Option<&States>) -> Self {
+        let rows = checked.valid + checked.invalid.count;
+        let (Some(states), Start::Resume { retry_failed, .. }) = (states, bulk.start) else {
+            let skipped = match bulk.skip_duplicates {
+                true => checked.duplicates.count,
+                false => 0,
+            };
+            return Self {
+                total: rows.saturating_sub(skipped).min(bulk.limit),
+                left_failed: 0,
+                given_up: 0,
+            };
+        };
+        let given_up = states.count_given_up();
+        let failed = states.count(RowState::Failed) - given_up;
+        let left_failed = if retry_failed { 0 } else { failed };
+        let left_out = states.count(RowState::Settled) + left_failed + given_up;
+        Self {
+            total: rows.saturating_sub(left_out).min(bulk.limit),
+            left_failed,
+            given_up,
+        }
+    }
 }
 
 fn record_stop(error: RecordError) -> Stop {
@@ -206,7 +207,7 @@ fn in_flight_max(wire: WireSettings) -> usize {
     wire.in_flight_max().min(ahead as usize).max(1)
 }
 
-fn exit_of(delivered: &Delivered, counts: &Counts) -> Outcome {
+fn exit_of(delivered: &Delivered, counts: &Counts, plan: Plan) -> Outcome {
     match &delivered.stop_reason {
         Some(StopReason::Feed(FeedError::List(error))) => return Err(Stop::new(Exit::Data, error)),
         Some(StopReason::Feed(error)) => return Err(Stop::new(Exit::Temporary, error)),
@@ -219,9 +220,9 @@ fn exit_of(delivered: &Delivered, counts: &Counts) -> Outcome {
         Event::Unknown,
         Event::Returned,
     ];
-    if undone.iter().any(|event| counts.get(*event) > 0) {
+    if plan.left_failed > 0 || undone.iter().any(|event| counts.get(*event) > 0) {
         Ok(Exit::Temporary)
-    } else if counts.get(Event::Rejected) > 0 {
+    } else if plan.given_up + counts.get(Event::Rejected) > 0 {
         Ok(Exit::Data)
     } else {
         Ok(Exit::Done)

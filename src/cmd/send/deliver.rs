@@ -68,15 +68,15 @@ impl Delivery {
         let mut tasks = JoinSet::new();
         let mut starved = Duration::ZERO;
         let interrupted = self.stop_on_signals();
-        tokio::select! {
-            () = self.send_batches(&mut batches, &mut tasks, &mut starved) => {}
-            () = self.stop.notified() => {}
-        }
+        let is_stopped = tokio::select! {
+            () = self.send_batches(&mut batches, &mut tasks, &mut starved) => false,
+            () = self.stop.notified() => true,
+        };
         batches.close();
         while let Some(batch) = batches.recv().await {
             self.give_back(batch);
         }
-        self.finish(&mut tasks).await;
+        self.finish(&mut tasks, is_stopped).await;
         interrupted.abort();
         let feed_error = lock(&self.feed.error).take();
         let stop_reason = lock(&self.stop_reason).take();
@@ -117,10 +117,20 @@ impl Delivery {
         }
     }
 
-    async fn finish(&self, tasks: &mut JoinSet<()>) {
+    /// Waits for what is on the wire: to its end, or for a time of grace once the run is to stop.
+    async fn finish(&self, tasks: &mut JoinSet<()>, is_stopped: bool) {
         let all = async { while tasks.join_next().await.is_some() {} };
+        let grace = async {
+            if !is_stopped {
+                self.stop.notified().await;
+            }
+            tokio::time::sleep(GRACE).await;
+        };
         // What has not finished by then stays unknown.
-        let _ = tokio::time::timeout(GRACE, all).await;
+        tokio::select! {
+            () = all => {}
+            () = grace => {}
+        }
     }
 
     async fn send(&self, job: Job) {
@@ -169,7 +179,7 @@ impl Delivery {
         details: Details,
         message_id: Option<&str>,
     ) {
-        self.feed.counts.add(event);
+        self.feed.counts.add(event, row, email);
         let outcome = Outcome {
             event,
             row,

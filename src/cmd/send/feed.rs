@@ -262,7 +262,7 @@ impl Feed {
 
     /// Records what was never offered to a relay.
     fn settle_unsent(&self, row: &Row, event: Event, error: &str) -> Result<(), FeedError> {
-        self.counts.add(event);
+        self.counts.add(event, row.number, &row.email);
         let outcome = Outcome {
             event,
             row: row.number,

@@ -3,6 +3,7 @@
 mod args;
 mod bulk;
 mod check;
+mod compose;
 mod deliver;
 mod feed;
 mod list;

@@ -1,14 +1,16 @@
 //! What a run has done so far: counted here, shown as a bar on a terminal and as lines elsewhere.
 
 use std::io::IsTerminal;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::record::Event;
 
+/// Unknown rows that are named in the summary; the record names all.
+const NAMED_MAX: usize = 20;
 /// Between two lines where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 /// Between two looks of the bar at the counts.
@@ -17,18 +19,37 @@ const BAR_INTERVAL: Duration = Duration::from_millis(200);
 /// Outcomes of this run.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
-    pub(super) sent: AtomicU64,
-    pub(super) rejected: AtomicU64,
-    pub(super) failed: AtomicU64,
-    pub(super) timed_out: AtomicU64,
-    pub(super) unknown: AtomicU64,
-    pub(super) skipped: AtomicU64,
-    pub(super) returned: AtomicU64,
+    sent: AtomicU64,
+    rejected: AtomicU64,
+    failed: AtomicU64,
+    timed_out: AtomicU64,
+    unknown: AtomicU64,
+    skipped: AtomicU64,
+    returned: AtomicU64,
+    /// The first of the unknown: row and address.
+    unknown_rows: Mutex<Vec<(u64, String)>>,
 }
 
 impl Counts {
-    pub(super) fn add(&self, event: Event) {
+    pub(super) fn add(&self, event: Event, row: u64, email: &str) {
         self.of(event).fetch_add(1, Ordering::Relaxed);
+        if event == Event::Unknown {
+            let mut rows = self.lock_unknown_rows();
+            if rows.len() < NAMED_MAX {
+                rows.push((row, email.to_owned()));
+            }
+        }
+    }
+
+    /// The first [`NAMED_MAX`] of the unknown.
+    pub(super) fn unknown_rows(&self) -> Vec<(u64, String)> {
+        self.lock_unknown_rows().clone()
+    }
+
+    fn lock_unknown_rows(&self) -> MutexGuard<'_, Vec<(u64, String)>> {
+        self.unknown_rows
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn get(&self, event: Event) -> u64 {

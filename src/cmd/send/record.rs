@@ -18,10 +18,11 @@
 //!
 //! Limits: 3 bytes of memory a row while resuming; lines of at most 1 MiB.
 
+mod read;
 mod states;
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, BufRead, BufReader, Seek, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -29,10 +30,9 @@ use std::sync::{Mutex, PoisonError};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use read::Reader;
 pub(crate) use states::{RowState, States, TAKE_UPS_MAX};
 
-/// Longest line that is read, in bytes.
-const LINE_BYTES_MAX: u64 = 1024 * 1024;
 /// The format written here.
 const VERSION: u32 = 1;
 
@@ -169,7 +169,11 @@ impl Record {
     pub(crate) fn create(path: &Path, identity: &Identity) -> Result<Self, RecordError> {
         let io_error = in_path(path);
         let mut options = OpenOptions::new();
-        let file = match options.append(true).create_new(true).open(path) {
+        options.append(true).create_new(true);
+        // It names people.
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = match options.open(path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 return Err(RecordError::Exists(path.to_owned()));
             }
@@ -308,124 +312,6 @@ fn ranges(rows: &[u64]) -> Vec<(u64, u64)> {
         }
     }
     ranges
-}
-
-/// Reads a record from its beginning.
-struct Reader<'a> {
-    path: &'a Path,
-    file: BufReader<File>,
-    line: Vec<u8>,
-}
-
-/// As much of a line as resuming needs.
-#[derive(Deserialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
-enum Seen {
-    Run {
-        version: u32,
-        #[serde(flatten)]
-        identity: Identity,
-    },
-    Attempting {
-        rows: Vec<(u64, u64)>,
-    },
-    #[serde(untagged)]
-    Outcome {
-        event: Event,
-        row: u64,
-    },
-}
-
-impl<'a> Reader<'a> {
-    fn new(path: &'a Path, file: File) -> Self {
-        Self {
-            path,
-            file: BufReader::with_capacity(256 * 1024, file),
-            line: Vec::new(),
-        }
-    }
-
-    /// Gives the states and the length up to which the file is whole.
-    fn read(&mut self, identity: &Identity, row_max: u64) -> Result<(States, u64), RecordError> {
-        self.file.rewind().map_err(in_path(self.path))?;
-        let mut states = States::new(row_max);
-        let (mut number, mut whole_bytes) = (0, 0);
-        let mut torn_line = None;
-        while self.next_line()? {
-            number += 1;
-            // A line that cannot be read is a torn end only if nothing follows it.
-            if let Some(line) = torn_line {
-                return Err(self.damaged(line));
-            }
-            let Some(seen) = self.parse() else {
-                torn_line = Some(number);
-                continue;
-            };
-            let is_first = number == 1;
-            match seen {
-                Seen::Run {
-                    version,
-                    identity: theirs,
-                } if is_first => self.check(version, &theirs, identity)?,
-                Seen::Attempting { rows } if !is_first => {
-                    let noted = rows.iter().all(|&(from, to)| states.begin(from, to));
-                    self.expect(noted, number)?;
-                }
-                Seen::Outcome { event, row } if !is_first => {
-                    self.expect(states.settle(row, event), number)?;
-                }
-                _ => return Err(self.damaged(number)),
-            }
-            whole_bytes += self.line.len() as u64;
-        }
-        // Without its first line whole, nobody knows of which run it is.
-        self.expect(whole_bytes > 0, 1)?;
-        Ok((states, whole_bytes))
-    }
-
-    /// Reads one line, its end included if it has one.
-    fn next_line(&mut self) -> Result<bool, RecordError> {
-        self.line.clear();
-        let mut limited = io::Read::take(&mut self.file, LINE_BYTES_MAX);
-        let read = limited.read_until(b'\n', &mut self.line);
-        Ok(read.map_err(in_path(self.path))? > 0)
-    }
-
-    fn parse(&self) -> Option<Seen> {
-        let line = self.line.strip_suffix(b"\n")?;
-        serde_json::from_slice(line).ok()
-    }
-
-    fn check(&self, version: u32, theirs: &Identity, ours: &Identity) -> Result<(), RecordError> {
-        let what = if version != VERSION {
-            "version of this program"
-        } else if (theirs.list_bytes, &theirs.list_sha256) != (ours.list_bytes, &ours.list_sha256) {
-            "list"
-        } else if theirs.message_sha256 != ours.message_sha256 {
-            "message (templates, subject, attachments, headers)"
-        } else if theirs.from != ours.from {
-            "sender (--from)"
-        } else {
-            return Ok(());
-        };
-        let path = self.path.to_owned();
-        Err(RecordError::Other { path, what })
-    }
-
-    fn expect(&self, is_sound: bool, line: u64) -> Result<(), RecordError> {
-        if is_sound {
-            Ok(())
-        } else {
-            Err(self.damaged(line))
-        }
-    }
-
-    fn damaged(&self, line: u64) -> RecordError {
-        RecordError::Damaged {
-            path: self.path.to_owned(),
-            line,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use client::PoolStats;
 use serde_json::json;
 
+use super::bulk::Plan;
 use super::deliver::{Delivered, StopReason};
 use super::feed::FeedTimes;
 use super::progress::Counts;
@@ -16,7 +16,7 @@ use crate::load::Tally;
 /// Of a rate that was set: what counts as having reached it.
 const RATE_REACHED: f64 = 0.9;
 /// Of all CPUs: what counts as busy.
-const CPU_BUSY: f64 = 0.85;
+const CPU_BUSY: f64 = 0.9;
 
 /// All that the summary is made of.
 pub(super) struct Facts<'a> {
@@ -25,13 +25,14 @@ pub(super) struct Facts<'a> {
     pub(super) delivered: &'a Delivered,
     pub(super) times: &'a FeedTimes,
     pub(super) stats: PoolStats,
-    pub(super) cpu: Duration,
-    pub(super) cpus: usize,
+    /// Of all this machine's CPUs, the share that was busy with whatever; 0 to 1.
+    pub(super) cpu_share: f64,
     pub(super) rate_per_second: Option<f64>,
     pub(super) connections_max: usize,
+    /// Messages unanswered on a connection; above 1, all of one travels in one flight.
+    pub(super) window: u8,
     pub(super) record: &'a Path,
-    /// Rows that were to be done in this run.
-    pub(super) total: u64,
+    pub(super) plan: Plan,
 }
 
 /// What bounds the rate, and how much of the time it takes.
@@ -55,7 +56,7 @@ impl Facts<'_> {
             .into_iter()
             .map(|event| self.counts.get(event))
             .sum();
-        self.total.saturating_sub(done)
+        self.plan.total.saturating_sub(done)
     }
 
     /// What bounds the rate; `None` where nothing was sent.
@@ -68,7 +69,6 @@ impl Facts<'_> {
             .rate_per_second
             .map_or(0.0, |rate| self.messages_per_second() / rate);
         let starved_share = self.delivered.starved.as_secs_f64() / elapsed;
-        let cpu_share = self.cpu.as_secs_f64() / elapsed / self.cpus.max(1) as f64;
         let bound = |by: &str, share: f64, hint| Bound {
             by: by.to_owned(),
             share: share.min(1.0),
@@ -76,8 +76,8 @@ impl Facts<'_> {
         };
         Some(if rate_share >= RATE_REACHED {
             bound("--rate", rate_share, None)
-        } else if cpu_share >= CPU_BUSY {
-            bound("this machine's CPU", cpu_share, None)
+        } else if self.cpu_share >= CPU_BUSY {
+            bound("this machine's CPU", self.cpu_share, None)
         } else if starved_share > 0.5 {
             bound(self.feed_words(), starved_share, None)
         } else {
@@ -105,7 +105,11 @@ impl Facts<'_> {
         let sum: f64 = on_wire.clone().map(|(_, ms)| ms).sum();
         let slowest = on_wire.max_by(|a, b| a.1.total_cmp(&b.1));
         let (name, ms) = slowest.copied().unwrap_or_default();
-        (stage_words(name), ms / sum.max(1e-9))
+        let words = match name {
+            "mail" if self.window > 1 => "the relay's replies to whole messages",
+            name => stage_words(name),
+        };
+        (words, ms / sum.max(1e-9))
     }
 
     /// One object for machines.
@@ -123,8 +127,11 @@ impl Facts<'_> {
             "failed": self.counts.get(Event::Failed),
             "timed_out": self.counts.get(Event::TimedOut),
             "unknown": self.counts.get(Event::Unknown),
+            "unknown_rows": self.unknown_json(),
             "skipped": self.counts.get(Event::Skipped),
             "not_attempted": self.not_attempted(),
+            "left_failed": self.plan.left_failed,
+            "given_up": self.plan.given_up,
             "stopped": self.stop_words(),
             "seconds": self.delivered.elapsed.as_secs_f64(),
             "messages_per_second": self.messages_per_second(),
@@ -139,6 +146,12 @@ impl Facts<'_> {
             "bound_share": bound.as_ref().map(|bound| bound.share),
             "record": self.record,
         })
+    }
+
+    fn unknown_json(&self) -> Vec<serde_json::Value> {
+        let rows = self.counts.unknown_rows().into_iter();
+        rows.map(|(row, email)| json!({ "row": row, "email": email }))
+            .collect()
     }
 
     /// Why the run stopped early, if it did.
@@ -172,15 +185,28 @@ impl Facts<'_> {
                 "skipped: an earlier row has the address",
             ),
             (self.not_attempted(), "not attempted"),
+            (self.plan.left_failed, "failed for now in an earlier run"),
+            (self.plan.given_up, "given up: failed for now every time"),
         ];
         for (count, words) in rest.iter().filter(|(count, _)| *count > 0) {
             println!("{count} {words}");
         }
+        self.name_unknown();
         if self.tally.sent > 0 {
             self.print_times();
         }
         println!("record       {}", self.record.display());
         self.print_advice();
+    }
+
+    fn name_unknown(&self) {
+        let named = self.counts.unknown_rows();
+        for (row, email) in &named {
+            println!("  row {row}: {email}");
+        }
+        if self.counts.get(Event::Unknown) > named.len() as u64 {
+            println!("  … the others are in the record, with \"event\":\"unknown\"");
+        }
     }
 
     fn print_times(&self) {
@@ -226,7 +252,8 @@ impl Facts<'_> {
                 self.not_attempted()
             );
         }
-        if self.counts.get(Event::Failed) + self.counts.get(Event::TimedOut) > 0 {
+        let failed = self.counts.get(Event::Failed) + self.counts.get(Event::TimedOut);
+        if failed + self.plan.left_failed > 0 {
             println!("--retry-failed takes up those that failed for now");
         }
         if self.counts.get(Event::Unknown) > 0 {
@@ -252,8 +279,11 @@ fn stage_words(name: &str) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
+
     use client::Timings;
+
+    use super::*;
 
     /// What bounds a run of 100 messages in 10 s, each 90 ms in the final reply and 10 in MAIL.
     fn bound(change: impl FnOnce(&mut Facts<'_>, &mut Delivered)) -> Bound {
@@ -278,12 +308,16 @@ mod tests {
             delivered: &original,
             times: &FeedTimes::default(),
             stats: PoolStats::default(),
-            cpu: Duration::from_secs(1),
-            cpus: 2,
+            cpu_share: 0.5,
             rate_per_second: None,
             connections_max: 10,
+            window: 1,
             record: Path::new("r"),
-            total: 100,
+            plan: Plan {
+                total: 100,
+                left_failed: 0,
+                given_up: 0,
+            },
         };
         change(&mut facts, &mut changed);
         let facts = Facts {
@@ -304,7 +338,7 @@ mod tests {
             bound(|facts, _| facts.rate_per_second = Some(10.0)).by,
             "--rate"
         );
-        let cpu = bound(|facts, _| facts.cpu = Duration::from_secs(19));
+        let cpu = bound(|facts, _| facts.cpu_share = 0.95);
         assert_eq!(cpu.by, "this machine's CPU");
         let disk = bound(|_, delivered| delivered.starved = Duration::from_secs(8));
         assert!(disk.by.contains("disk") && disk.share == 0.8, "{disk:?}");

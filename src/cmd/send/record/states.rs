@@ -44,9 +44,16 @@ impl States {
         row.map_or_else(Default::default, |row| (row.state, row.take_ups))
     }
 
-    /// Rows in a state, and those of them that were taken up as often as may be.
+    /// How many rows are in a state.
     pub(crate) fn count(&self, state: RowState) -> u64 {
         self.0.iter().filter(|row| row.state == state).count() as u64
+    }
+
+    /// How many rows failed for now as often as they may be taken up.
+    pub(crate) fn count_given_up(&self) -> u64 {
+        let is_given_up =
+            |row: &&Row| row.state == RowState::Failed && row.take_ups >= TAKE_UPS_MAX;
+        self.0.iter().filter(is_given_up).count() as u64
     }
 
     /// These rows may be on the wire. `false` where the list has no such rows.
