@@ -41,7 +41,8 @@ pub struct Report {
     pub messages_per_connection_mean: f64,
     /// Most messages on one connection that has ended.
     pub messages_per_connection_max: u64,
-    /// Transactions and commands that a rule or a limit refused.
+    /// Commands and messages refused by a rule, the rate, greylisting, the limit of connections, for want of
+    /// AUTH, or because their content was not canonical; not what was no proper SMTP at all.
     pub refused: u64,
     /// Messages a second between the first and the last; 0 with fewer than two.
     pub messages_per_second: f64,

@@ -255,7 +255,7 @@ fn mail<'a>(arguments: &str, offered: &Extensions) -> Result<Command<'a>, Comman
                 let value = value.and_then(|value| xtext::decode(value.as_bytes()));
                 once(&mut auth, "AUTH", value)?;
             }
-            _ => return Err(CommandError::Parameter(key.chars().take(64).collect())),
+            _ => return Err(unknown(key)),
         }
     }
     Ok(Command::Mail(reverse_path, parameters))
@@ -285,7 +285,7 @@ fn rcpt<'a>(
             Some("ORCPT") if offered.dsn => {
                 once(&mut original, "ORCPT", value.and_then(original_recipient))?;
             }
-            _ => return Err(CommandError::Parameter(key.chars().take(64).collect())),
+            _ => return Err(unknown(key)),
         }
     }
     recipient.original = original.flatten();
@@ -294,6 +294,12 @@ fn rcpt<'a>(
 
 const MAIL_PARAMETERS: &[&str] = &["SIZE", "BODY", "SMTPUTF8", "RET", "ENVID", "AUTH"];
 const RCPT_PARAMETERS: &[&str] = &["NOTIFY", "ORCPT"];
+
+/// Shortened, and without what a client that does not speak SMTPUTF8 could not read back.
+fn unknown(key: &str) -> CommandError {
+    let ascii = key.chars().map(|c| if c.is_ascii() { c } else { '?' });
+    CommandError::Parameter(ascii.take(64).collect())
+}
 
 fn known(key: &str, names: &[&'static str]) -> Option<&'static str> {
     names

@@ -123,6 +123,10 @@ fn what_is_wrong_is_named_with_its_code() {
             "555 5.5.4 parameter \"FOO\" is not recognized",
         ),
         (
+            "MAIL FROM:<> F\u{e9}",
+            "555 5.5.4 parameter \"F?\" is not recognized",
+        ),
+        (
             "RCPT TO:<a@b.example> SIZE=1",
             "555 5.5.4 parameter \"SIZE\" is not recognized",
         ),
