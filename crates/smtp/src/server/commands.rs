@@ -1,4 +1,7 @@
 //! What each command does in each phase, as far as that is not the caller's to say.
+//!
+//! What follows a refusal in the same flight (RCPT and DATA behind a refused MAIL, DATA behind refused recipients) is
+//! answered 503 or 554 but is no error of the client's: it had to be sent before the refusal was known.
 
 use super::auth::{Exchange, Progress};
 use super::config::Offer;
@@ -154,19 +157,19 @@ impl Server {
                 Chunks::Begun(_) => self.fault(replies::CHUNKED),
                 Chunks::Failed => self.fault(replies::FAILED),
             },
-            _ => self.fault(replies::MAIL_FIRST),
+            _ => self.say(replies::MAIL_FIRST),
         }
     }
 
     fn data_begin<'a>(&mut self) -> Option<Found<'a>> {
         match &self.phase {
             Phase::Open(transaction) => match transaction.chunks {
-                Chunks::None if transaction.recipients == 0 => self.fault(replies::NO_RECIPIENTS),
+                Chunks::None if transaction.recipients == 0 => self.say(replies::NO_RECIPIENTS),
                 Chunks::None => Some(Found::Data(Ask::Data)),
                 Chunks::Begun(_) => self.fault(replies::CHUNKED),
                 Chunks::Failed => self.fault(replies::FAILED),
             },
-            _ => self.fault(replies::MAIL_FIRST),
+            _ => self.say(replies::MAIL_FIRST),
         }
     }
 
@@ -184,10 +187,6 @@ impl Server {
             },
             _ => replies::MAIL_FIRST,
         };
-        if self.errors >= self.profile.limits.errors_max {
-            return self.fault(reply);
-        }
-        self.errors += 1;
         self.swallow_then(octets, reply.into());
         None
     }

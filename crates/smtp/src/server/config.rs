@@ -19,7 +19,8 @@ pub struct ServerLimits {
     pub recipients_max: u32,
     /// Transactions of a connection; above, 421. `None` is no limit.
     pub transactions_max: Option<u32>,
-    /// Commands in error on a connection; the next one is answered 421.
+    /// Commands in error on a connection; the next one is answered 421. What the caller refuses, and
+    /// what had been pipelined behind it, does not count.
     pub errors_max: u32,
 }
 
