@@ -105,7 +105,12 @@ impl WireSettings {
 
     /// Messages in hand that keep every connection busy, and no more.
     pub(crate) fn in_flight_max(self) -> usize {
-        self.connections_max() * (usize::from(window_of(self.wire)) + 1)
+        let on_wire = match self.wire {
+            // The content of one and the commands of the next.
+            Wire::Overlapped => 2,
+            wire => usize::from(window_of(wire)),
+        };
+        self.connections_max() * (on_wire + 1)
     }
 }
 

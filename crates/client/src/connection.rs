@@ -49,7 +49,7 @@ pub(crate) struct Connection {
     /// To be sent by another connection.
     returned: Vec<Job>,
     /// What making this connection took; the first message gets it.
-    setup: Option<Timings>,
+    setup: Option<Box<Timings>>,
     tls_resumed: Option<bool>,
     opened_at: Duration,
     last_traffic: Duration,
@@ -69,7 +69,10 @@ pub(crate) struct Connection {
 struct OnWire {
     id: u64,
     job: Job,
-    timings: Timings,
+    /// From `send` to the first byte written, less the making of the connection.
+    queue: Duration,
+    /// What making the connection took, where this message waited for it.
+    setup: Option<Box<Timings>>,
 }
 
 /// What remains when a connection has ended.
@@ -104,7 +107,7 @@ impl Connection {
             jobs: VecDeque::new(),
             returned: Vec::new(),
             tls_resumed: timings.tls_resumed,
-            setup: Some(timings),
+            setup: Some(Box::new(timings)),
             opened_at: now,
             last_traffic: now,
             messages: 0,
@@ -119,7 +122,7 @@ impl Connection {
     }
 
     /// Works until the connection has ended.
-    pub(crate) async fn run(mut self) -> Remains {
+    pub(crate) async fn run(mut self: Box<Self>) -> Remains {
         std::future::poll_fn(|cx| self.poll(cx)).await;
         let was_odd = matches!(self.lost, Cause::Protocol(_));
         self.settle(self.shared.now());
@@ -193,14 +196,14 @@ impl Connection {
         self.last_traffic = now;
         // Only a message that waited for this connection has to account for its making.
         let setup = self.setup.take().filter(|_| job.queued_at < self.opened_at);
-        let mut timings = setup.unwrap_or(Timings {
-            reused: true,
-            ..Timings::default()
+        let making = setup.as_ref().map_or(Duration::ZERO, |setup| setup.total());
+        let queue = now.saturating_sub(job.queued_at).saturating_sub(making);
+        self.jobs.push_back(OnWire {
+            id,
+            job,
+            queue,
+            setup,
         });
-        timings.tls_resumed = self.tls_resumed;
-        let setup = timings.total();
-        timings.queue = now.saturating_sub(job.queued_at).saturating_sub(setup);
-        self.jobs.push_back(OnWire { id, job, timings });
     }
 
     /// The server cannot take this message, by its own announcement; nothing was written.
@@ -319,7 +322,8 @@ impl Connection {
     fn finish(&mut self, on_wire: OnWire, settled: Settled, now: Duration) {
         let OnWire {
             mut job,
-            mut timings,
+            queue,
+            setup,
             ..
         } = on_wire;
         if job.returns < RETURNS_MAX && self.is_worth_another_connection(&settled.end) {
@@ -327,6 +331,13 @@ impl Connection {
             self.returned.push(job);
             return;
         }
+        let reused = Timings {
+            reused: true,
+            ..Timings::default()
+        };
+        let mut timings = setup.map_or(reused, |setup| *setup);
+        timings.queue = queue;
+        timings.tls_resumed = self.tls_resumed;
         job::add_marks(&mut timings, &settled.marks);
         let latency = now.saturating_sub(settled.marks.begun);
         let endpoint = self.shared.endpoint_name(self.endpoint);

@@ -91,7 +91,11 @@ impl Dialer {
             credentials: credentials.cloned(),
             mechanism: relay.mechanism,
             allow_plaintext_auth: self.allow_plaintext_auth,
-            nonce: nonce(),
+            nonce: if credentials.is_some() {
+                nonce()
+            } else {
+                [0; 18]
+            },
         });
         loop {
             match handshake.step() {

@@ -95,6 +95,17 @@ pub(crate) enum Take {
     Close,
 }
 
+/// What the housekeeper has to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum HouseCall {
+    None,
+    /// There is none yet: start it.
+    First,
+    /// It would look too late.
+    Sooner,
+}
+
 /// Settings that the dispatch needs.
 #[derive(Debug)]
 pub(crate) struct DispatchConfig {
@@ -437,19 +448,22 @@ impl Dispatch {
         (self.rate.is_some() || self.adaptive.is_some()) && !self.queue.is_empty()
     }
 
-    /// Whether the housekeeper has to be started, and whether it has to look earlier.
-    pub(crate) fn house_call(&mut self, now: Duration) -> (bool, bool) {
+    /// What the housekeeper has to be told after a change.
+    pub(crate) fn house_call(&mut self, now: Duration) -> HouseCall {
         let Some(at) = self.house_call_at else {
             self.house_call_at = Some(now);
-            return (true, false);
+            return HouseCall::First;
         };
         let deadline = self.queue.back().map(|job| job.deadline);
         let paced = self
             .paced_until
             .filter(|until| *until > now && !self.queue.is_empty());
         let is_early = |next: Option<Duration>| next.is_some_and(|next| next < at);
-        let is_hurried = is_early(deadline) || is_early(paced) || is_early(self.dial_due(now));
-        (false, is_hurried)
+        if is_early(deadline) || is_early(paced) {
+            HouseCall::Sooner
+        } else {
+            HouseCall::None
+        }
     }
 
     /// Notes when the housekeeper looks next; says whether it is to end.
@@ -521,7 +535,7 @@ mod tests {
             is_adaptive: false,
             rate: None,
         });
-        assert_eq!(dispatch.house_call(now), (true, false));
+        assert_eq!(dispatch.house_call(now), HouseCall::First);
         assert!(!dispatch.arm(Duration::from_secs(3600)));
         let Kick::Open(first) = dispatch.submit(job(), now) else {
             panic!("the first message opens a connection");
@@ -531,7 +545,7 @@ mod tests {
             panic!("the second message opens another");
         };
         dispatch.dial_failed(second, &deadline(), now);
-        assert_eq!(dispatch.house_call(now), (false, true));
+        assert_eq!(dispatch.house_call(now), HouseCall::Sooner);
         dispatch.closed(first, false);
         assert!(matches!(dispatch.kick(now), Kick::Nothing));
         let due = dispatch.expire(now).unwrap();

@@ -17,7 +17,7 @@ use crate::config::{BuildError, Concurrency, PoolBuilder, Wire};
 use crate::connection::{self, Connection, Remains};
 use crate::cpu::CpuMeter;
 use crate::dial::{Dialed, Dialer};
-use crate::dispatch::{Dispatch, DispatchConfig, Kick};
+use crate::dispatch::{Dispatch, DispatchConfig, HouseCall, Kick};
 use crate::endpoint::Endpoints;
 use crate::failure::{Cause, Failure, Kind, Scope, Stage};
 use crate::job::{Job, Outcome};
@@ -111,9 +111,8 @@ impl Pool {
         let shared = &self.handle.shared;
         let mut report = shared.send_all(&envelope, &content).await;
         if let Some(policy) = shared.config.retry {
-            shared
-                .send_again(&envelope, &content, policy, &mut report)
-                .await;
+            // Boxed, as all rare paths here are: a future is as large as its largest path.
+            Box::pin(shared.send_again(&envelope, &content, policy, &mut report)).await;
         }
         report
     }
@@ -126,8 +125,8 @@ impl Pool {
     pub async fn check(&self) -> Result<(), Failure> {
         let (told, hears) = oneshot::channel();
         let shared = &self.handle.shared;
-        let kick = shared.dispatch().check(told, shared.now());
-        shared.act(kick);
+        let now = shared.now();
+        shared.decide(now, |dispatch| dispatch.check(told, now));
         hears.await.unwrap_or_else(|_| Err(gone()))
     }
 
@@ -267,6 +266,12 @@ impl Shared {
                 }
             }
         }
+        Box::pin(self.send_split(envelope, content)).await
+    }
+
+    /// In transactions of what the server takes.
+    async fn send_split(self: &Arc<Self>, envelope: &Arc<Envelope>, content: &Content) -> Report {
+        let recipients = envelope.recipients().len();
         let recipients_max = self.recipients_max.load(Ordering::Relaxed);
         let indexes: Vec<usize> = (0..recipients).collect();
         let parts = indexes
@@ -303,8 +308,7 @@ impl Shared {
             deadline: now + self.config.wait_max,
             returns: 0,
         };
-        let kick = self.dispatch().submit(job, now);
-        self.act(kick);
+        self.decide(now, |dispatch| dispatch.submit(job, now));
         hears.await.unwrap_or_else(|_| Outcome::Done {
             results: vec![Err(gone()); envelope.recipients().len()],
             timings: Timings::default(),
@@ -379,14 +383,31 @@ impl Shared {
 
     /// After one message started, or a connection came to rest: maybe the next can start too.
     pub(crate) fn hand_on(self: &Arc<Self>, now: Duration) {
-        let kick = {
-            let mut dispatch = self.dispatch();
-            if !dispatch.hands_on() {
-                return;
+        self.decide(now, |dispatch| {
+            if dispatch.hands_on() {
+                dispatch.kick(now)
+            } else {
+                Kick::Nothing
             }
-            dispatch.kick(now)
+        });
+    }
+
+    /// Changes something under the lock and does what follows from it without.
+    fn decide(self: &Arc<Self>, now: Duration, change: impl FnOnce(&mut Dispatch) -> Kick) {
+        let (kick, call) = {
+            let mut dispatch = self.dispatch();
+            let kick = change(&mut dispatch);
+            (kick, dispatch.house_call(now))
         };
         self.act(kick);
+        match call {
+            HouseCall::None => {}
+            HouseCall::Sooner => self.changed.notify_one(),
+            HouseCall::First => {
+                self.warm_up();
+                tokio::spawn(keep_house(Arc::downgrade(self)));
+            }
+        }
     }
 
     fn act(self: &Arc<Self>, kick: Kick) {
@@ -395,7 +416,6 @@ impl Shared {
             Kick::Wake(waker) => waker.wake(),
             Kick::Open(slot) => self.open(slot),
         }
-        self.keep_house();
     }
 
     fn open(self: &Arc<Self>, slot: usize) {
@@ -422,17 +442,6 @@ impl Shared {
         self.changed.notify_one();
     }
 
-    /// Sees to it that the housekeeper runs and looks at what is new in time.
-    fn keep_house(self: &Arc<Self>) {
-        let (start, hurry) = self.dispatch().house_call(self.now());
-        if start {
-            self.warm_up();
-            tokio::spawn(keep_house(Arc::downgrade(self)));
-        } else if hurry {
-            self.changed.notify_one();
-        }
-    }
-
     /// One round: expires waiters, starts what the rate allows now, warms up. When to come again.
     fn round(self: &Arc<Self>, cpu: &mut CpuMeter) -> Duration {
         let now = self.now();
@@ -447,11 +456,7 @@ impl Shared {
             (next, dispatch.is_adaptive())
         };
         let kick = self.dispatch().kick(now);
-        match kick {
-            Kick::Nothing => {}
-            Kick::Wake(waker) => waker.wake(),
-            Kick::Open(slot) => self.open(slot),
-        }
+        self.act(kick);
         self.warm_up();
         let idle = if is_adaptive {
             CPU_TICK
@@ -510,22 +515,24 @@ impl Drop for SlotGuard {
 async fn connect_and_run(mut guard: SlotGuard) {
     let shared = Arc::clone(&guard.shared);
     let slot = guard.slot;
-    let dialed = shared.dial().await;
+    // Boxed, so that an open connection does not hold the room that dialing took.
+    let dialed = Box::pin(shared.dial()).await;
     let now = shared.now();
     let (endpoint, dialed) = match dialed {
         Ok(dialed) => dialed,
         Err(failure) => {
             guard.state = SlotState::Ended;
-            shared.dispatch().dial_failed(slot, &failure, now);
-            shared.keep_house();
+            shared.decide(now, |dispatch| {
+                dispatch.dial_failed(slot, &failure, now);
+                Kick::Nothing
+            });
             return;
         }
     };
     guard.state = SlotState::Open;
     shared.dispatch().opened(slot, dialed.timings.tls_resumed);
-    let remains = Connection::new(Arc::clone(&shared), slot, endpoint, dialed)
-        .run()
-        .await;
+    let connection = Connection::new(Arc::clone(&shared), slot, endpoint, dialed);
+    let remains = Box::new(connection).run().await;
     guard.state = SlotState::Ended;
     shared
         .endpoints
@@ -535,14 +542,13 @@ async fn connect_and_run(mut guard: SlotGuard) {
         was_active,
         ..
     } = remains;
-    let kick = {
-        let mut dispatch = shared.dispatch();
+    let now = shared.now();
+    shared.decide(now, |dispatch| {
         dispatch.stats.stale_retries += returned.len() as u64;
         dispatch.give_back(returned);
         dispatch.closed(slot, was_active);
-        dispatch.kick(shared.now())
-    };
-    shared.act(kick);
+        dispatch.kick(now)
+    });
 }
 
 impl Shared {
