@@ -459,7 +459,7 @@ impl Dispatch {
             .paced_until
             .filter(|until| *until > now && !self.queue.is_empty());
         let is_early = |next: Option<Duration>| next.is_some_and(|next| next < at);
-        if is_early(deadline) || is_early(paced) {
+        if is_early(deadline) || is_early(paced) || is_early(self.dial_due(now)) {
             HouseCall::Sooner
         } else {
             HouseCall::None
