@@ -219,7 +219,7 @@ async fn send_until_done(shared: Arc<Shared>, tally: Arc<Mutex<Tally>>) {
         let done = Instant::now();
         let latency = match shared.latency {
             Latency::Whole => done - now,
-            Latency::OnWire => report.timings.total() - report.timings.queue,
+            Latency::OnWire => on_wire(&report.timings),
         };
         lock(&tally).note(&report, latency);
         now = done;
@@ -239,6 +239,11 @@ impl Shared {
             && self.deadline.is_none_or(|deadline| now < deadline)
             && self.taken.fetch_add(1, Ordering::Relaxed) < self.messages_max
     }
+}
+
+/// From the first octet, of a new connection if need be, to the last reply.
+pub(crate) fn on_wire(timings: &Timings) -> Duration {
+    timings.total().saturating_sub(timings.queue)
 }
 
 fn lock(tally: &Mutex<Tally>) -> MutexGuard<'_, Tally> {

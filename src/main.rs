@@ -5,6 +5,7 @@ mod exit;
 mod load;
 mod machine;
 mod mistakes;
+mod out;
 
 use std::process::ExitCode;
 

@@ -14,6 +14,7 @@ use crate::exit::{Exit, OrExit, Outcome, Stop};
 use crate::load::{self, Latency, Load, LoadReport};
 use crate::machine;
 use crate::mistakes::Mistakes;
+use crate::out;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -234,7 +235,10 @@ async fn measure(settings: Settings, as_json: bool) -> Outcome {
     let stats = pool.stats();
     pool.close().await;
     if as_json {
-        println!("{:#}", to_json(&report, &stats, settings.wire, rss_bytes));
+        out::line(format_args!(
+            "{:#}",
+            to_json(&report, &stats, settings.wire, rss_bytes)
+        ));
     } else {
         print_text(&report, &stats, settings.wire, rss_bytes);
     }
@@ -293,45 +297,48 @@ fn to_json(
 
 fn print_text(report: &LoadReport, stats: &PoolStats, wire: WireSettings, rss_bytes: Option<u64>) {
     let tally = &report.tally;
-    println!(
+    out::line(format_args!(
         "{} messages in {:.2} s: {:.0} messages/s ({}, {} connections, window {})",
         tally.sent,
         report.elapsed.as_secs_f64(),
         report.messages_per_second(),
         wire::mode_name(wire.wire),
         wire.connections_max(),
-        wire::window_of(wire.wire),
-    );
-    println!(
+        wire::window_of(wire.wire)
+    ));
+    out::line(format_args!(
         "latency      p50 {:.2} ms · p90 {:.2} · p99 {:.2} · p99.9 {:.2} · max {:.2}",
         tally.latency_ms(50.0),
         tally.latency_ms(90.0),
         tally.latency_ms(99.0),
         tally.latency_ms(99.9),
-        tally.latency_ms(100.0),
-    );
+        tally.latency_ms(100.0)
+    ));
     let stages: Vec<_> = tally
         .stages_ms()
         .into_iter()
         .filter(|(_, ms)| *ms >= 0.0005)
         .map(|(name, ms)| format!("{name} {ms:.3}"))
         .collect();
-    println!("stages, mean {} ms", stages.join(" · "));
-    println!(
+    out::line(format_args!("stages, mean {} ms", stages.join(" · ")));
+    out::line(format_args!(
         "cost         {:.1} µs of CPU a message · {} connections opened · {} TLS handshakes in full, {} resumed",
         report.cpu_us_per_message(),
         stats.connections_opened,
         stats.tls_full,
-        stats.tls_resumed,
-    );
+        stats.tls_resumed
+    ));
     if let Some(rss) = rss_bytes {
-        println!("memory       {:.1} MiB resident", rss as f64 / 1_048_576.0);
+        out::line(format_args!(
+            "memory       {:.1} MiB resident",
+            rss as f64 / 1_048_576.0
+        ));
     }
     if let Some(failure) = &tally.first_failure {
-        println!(
+        out::line(format_args!(
             "not sent     {} failed, {} unknown; the first: {failure}",
             tally.failed, tally.unknown
-        );
+        ));
     }
 }
 

@@ -152,10 +152,7 @@ pub(crate) async fn check(pool: &Pool) -> Result<(), Stop> {
         return Ok(());
     };
     let (exit, words) = match (failure.stage, &failure.cause) {
-        (Stage::Auth, Cause::Local(_)) => (
-            Exit::Unavailable,
-            "the relay does not let us log in securely (--allow-plaintext-auth does without)",
-        ),
+        (Stage::Auth, Cause::Local(_)) => (Exit::Unavailable, "there is no way to log in"),
         (Stage::Auth, _) => (Exit::NoPermission, "the relay refused the login"),
         (Stage::Tls | Stage::StartTls, _) => (
             Exit::Unavailable,

@@ -12,6 +12,7 @@ use smtp::Reply;
 use crate::exit::{Exit, OrExit, Outcome, Stop};
 use crate::machine;
 use crate::mistakes::Mistakes;
+use crate::out;
 
 /// Flags of `mailrail sink`.
 #[derive(clap::Args)]
@@ -162,9 +163,9 @@ async fn serve(builder: sink::Builder, args: &Args) -> Outcome {
     let report = sink.shutdown().await;
     if args.json {
         let report = serde_json::to_string(&report).or_exit(Exit::Temporary)?;
-        println!("{report}");
+        out::line(report);
     } else {
-        println!("{report}");
+        out::line(report);
     }
     Ok(Exit::Done)
 }

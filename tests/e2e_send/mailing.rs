@@ -94,6 +94,17 @@ fn a_dry_run_checks_all_rows_and_shows_the_first() {
 }
 
 #[test]
+fn a_reader_of_the_summary_that_goes_away_is_no_failure() {
+    let sink = start(Sink::builder());
+    let mailing = Mailing::of(5);
+    let mut child = mailing.spawn(&url(&sink), &[]);
+    drop(child.stdout.take());
+    let run: Run = child.wait_with_output().unwrap().into();
+    run.expect(0, "");
+    assert_eq!((run.stderr.as_str(), mailing.count("sent")), ("", 5));
+}
+
+#[test]
 fn a_limit_sends_so_many_and_resume_sends_the_rest() {
     let sink = start(Sink::builder().keep_records());
     let mailing = Mailing::of(10);

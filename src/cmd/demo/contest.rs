@@ -10,6 +10,7 @@ use smtp::{Address, Content, Envelope};
 
 use crate::exit::{Exit, OrExit, Stop};
 use crate::load::{self, Latency, Load};
+use crate::out;
 
 /// A way that takes longer is cut off; its rate is known by then.
 const LAP_MAX: Duration = Duration::from_secs(12);
@@ -152,7 +153,10 @@ pub(crate) async fn run(messages: u64, rtt: Duration) -> Result<Vec<Lap>, Stop> 
         let lap = run_lap(way, &sink, messages).await?;
         let cut = lap.cut_words(messages).map(|words| format!(" ({words})"));
         let (title, rate) = (lap.title(), lap.rate());
-        println!("  {title}: {rate:.0} messages/s{}", cut.unwrap_or_default());
+        out::line(format_args!(
+            "  {title}: {rate:.0} messages/s{}",
+            cut.unwrap_or_default()
+        ));
         laps.push(lap);
         sink.shutdown().await;
     }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::exit::{Exit, OrExit, Outcome};
+use crate::out;
 use contest::Lap;
 use storm::Aftermath;
 
@@ -53,11 +54,14 @@ pub(crate) fn run(args: &Args) -> Outcome {
         .build()
         .or_exit_with(Exit::Temporary, "cannot start the runtime")?;
     let findings = runtime.block_on(find_out(args))?;
-    println!("{}", table(&findings));
-    println!("{}", findings.aftermath);
+    out::line(format_args!("{}", table(&findings)));
+    out::line(format_args!("{}", findings.aftermath));
     std::fs::write(&args.report, page::html(&findings))
         .or_exit_with(Exit::Temporary, args.report.display())?;
-    println!("The same with charts: {}", args.report.display());
+    out::line(format_args!(
+        "The same with charts: {}",
+        args.report.display()
+    ));
     if findings.aftermath.is_exactly_once() {
         Ok(Exit::Done)
     } else {
@@ -67,10 +71,10 @@ pub(crate) fn run(args: &Args) -> Outcome {
 
 async fn find_out(args: &Args) -> Result<Findings, crate::exit::Stop> {
     let rtt_ms = args.rtt.as_secs_f64() * 1e3;
-    println!(
+    out::line(format_args!(
         "{} messages to a server {rtt_ms} ms away, in five ways; then a storm.\n",
         args.messages
-    );
+    ));
     Ok(Findings {
         messages: args.messages,
         rtt: args.rtt,

@@ -16,6 +16,7 @@ use crate::cmd::relay;
 use crate::cmd::wire::{self, WireSettings};
 use crate::exit::{Exit, OrExit, Outcome, Stop};
 use crate::machine;
+use crate::out;
 
 /// How much time's worth of a slow `--rate` may be in hand: what is in hand may become unknown.
 const RATE_AHEAD_S: f64 = 5.0;
@@ -56,17 +57,20 @@ fn show(settings: &Settings, bulk: &Bulk, checked: &Checked) {
             "invalid": checked.invalid.count,
             "duplicates": checked.duplicates.count,
         });
-        println!("{summary:#}");
+        out::line(format_args!("{summary:#}"));
         return;
     }
     if let Some(first) = &checked.first {
-        println!("{}", String::from_utf8_lossy(first.as_bytes()));
+        out::line(format_args!(
+            "{}",
+            String::from_utf8_lossy(first.as_bytes())
+        ));
     }
-    println!(
+    out::line(format_args!(
         "{}: {} messages, the first as above but for its signature; nothing was sent",
         bulk.list.display(),
-        checked.valid,
-    );
+        checked.valid
+    ));
 }
 
 async fn send(builder: PoolBuilder, options: Options, bulk: &Bulk, checked: &Checked) -> Outcome {
@@ -133,7 +137,7 @@ async fn send(builder: PoolBuilder, options: Options, bulk: &Bulk, checked: &Che
         plan,
     };
     if options.is_json {
-        println!("{:#}", facts.to_json());
+        out::line(format_args!("{:#}", facts.to_json()));
     } else {
         facts.print();
     }

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::feed::{Batch, Feed, FeedError, Job};
 use super::record::{self, Details, Event, Outcome};
-use crate::load::Tally;
+use crate::load::{Tally, on_wire};
 
 /// How long messages on the wire may take to finish once the run is to stop.
 const GRACE: Duration = Duration::from_secs(60);
@@ -134,13 +134,13 @@ impl Delivery {
     }
 
     async fn send(&self, job: Job) {
-        let started = Instant::now();
         let report = self.pool.send(job.envelope, job.content.clone()).await;
-        let took = started.elapsed();
         let result = report.results.first();
         let verdict = result.map_or(Verdict::unknown(), judge);
         match verdict.event {
-            Event::Sent => lock(&self.tally).note_sent(&report.timings, took),
+            Event::Sent => {
+                lock(&self.tally).note_sent(&report.timings, on_wire(&report.timings));
+            }
             _ => self.note_failure(&verdict, result.and_then(|result| result.as_ref().err())),
         }
         if verdict.is_offered {

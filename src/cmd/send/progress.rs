@@ -112,7 +112,7 @@ impl Drop for Progress {
 }
 
 fn new_bar(total: u64) -> ProgressBar {
-    let template = "{bar:32.green} {pos}/{len} {msg} {per_sec:>12} ETA {eta}";
+    let template = "{bar:32.green} {pos}/{len} · {msg} · ETA {eta}";
     let style = ProgressStyle::with_template(template).expect("the template is well-formed");
     ProgressBar::new(total).with_style(style)
 }
@@ -123,7 +123,8 @@ async fn move_bar(bar: ProgressBar, counts: Arc<Counts>) {
         ticks.tick().await;
         bar.set_position(counts.done());
         let (sent, not_sent) = (counts.get(Event::Sent), counts.not_sent());
-        bar.set_message(format!("· {sent} sent · {not_sent} not ·"));
+        let rate = bar.per_sec();
+        bar.set_message(format!("{sent} sent · {not_sent} not · {rate:.0}/s"));
     }
 }
 

@@ -8,6 +8,7 @@ use super::deliver::details_of;
 use super::settings::Settings;
 use crate::cmd::relay;
 use crate::exit::{Exit, OrExit, Outcome};
+use crate::out;
 
 /// Sends it, or shows it.
 pub(super) fn run(settings: Settings, envelope: Envelope, content: Content) -> Outcome {
@@ -29,7 +30,10 @@ fn show(envelope: &Envelope, content: &Content) {
     for recipient in envelope.recipients() {
         eprintln!("to   <{}>", recipient.address);
     }
-    println!("{}", String::from_utf8_lossy(content.as_bytes()));
+    out::line(format_args!(
+        "{}",
+        String::from_utf8_lossy(content.as_bytes())
+    ));
     eprintln!("nothing was sent");
 }
 
@@ -44,12 +48,19 @@ async fn send(
     let report = pool.send(envelope.clone(), content).await;
     pool.close().await;
     if is_json {
-        println!("{:#}", to_json(&envelope, &report));
+        out::line(format_args!("{:#}", to_json(&envelope, &report)));
     } else {
         for (recipient, result) in envelope.recipients().iter().zip(&report.results) {
             match result {
-                Ok(accepted) => println!("{}: sent: {}", recipient.address, accepted.reply),
-                Err(failure) => println!("{}: {}: {failure}", recipient.address, word(failure)),
+                Ok(accepted) => out::line(format_args!(
+                    "{}: sent: {}",
+                    recipient.address, accepted.reply
+                )),
+                Err(failure) => out::line(format_args!(
+                    "{}: {}: {failure}",
+                    recipient.address,
+                    word(failure)
+                )),
             }
         }
     }

@@ -12,6 +12,7 @@ use super::feed::FeedTimes;
 use super::progress::Counts;
 use super::record::Event;
 use crate::load::Tally;
+use crate::out;
 
 /// Of a rate that was set: what counts as having reached it.
 const RATE_REACHED: f64 = 0.9;
@@ -169,12 +170,12 @@ impl Facts<'_> {
     /// Some lines for people.
     pub(super) fn print(&self) {
         let count = |event| self.counts.get(event);
-        println!(
+        out::line(format_args!(
             "{} sent in {:.1} s: {:.0} messages/s",
             count(Event::Sent),
             self.delivered.elapsed.as_secs_f64(),
-            self.messages_per_second(),
-        );
+            self.messages_per_second()
+        ));
         let rest = [
             (count(Event::Rejected), "rejected for good"),
             (count(Event::Failed), "failed for now"),
@@ -189,39 +190,41 @@ impl Facts<'_> {
             (self.plan.given_up, "given up: failed for now every time"),
         ];
         for (count, words) in rest.iter().filter(|(count, _)| *count > 0) {
-            println!("{count} {words}");
+            out::line(format_args!("{count} {words}"));
         }
         self.name_unknown();
         if self.tally.sent > 0 {
             self.print_times();
         }
-        println!("record       {}", self.record.display());
+        out::line(format_args!("record       {}", self.record.display()));
         self.print_advice();
     }
 
     fn name_unknown(&self) {
         let named = self.counts.unknown_rows();
         for (row, email) in &named {
-            println!("  row {row}: {email}");
+            out::line(format_args!("  row {row}: {email}"));
         }
         if self.counts.get(Event::Unknown) > named.len() as u64 {
-            println!("  … the others are in the record, with \"event\":\"unknown\"");
+            out::line(format_args!(
+                "  … the others are in the record, with \"event\":\"unknown\""
+            ));
         }
     }
 
     fn print_times(&self) {
-        println!(
-            "latency      p50 {:.1} ms · p99 {:.1} ms",
+        out::line(format_args!(
+            "latency      p50 {:.1} ms · p99 {:.1} ms on the wire",
             self.tally.latency_ms(50.0),
-            self.tally.latency_ms(99.0),
-        );
-        println!(
+            self.tally.latency_ms(99.0)
+        ));
+        out::line(format_args!(
             "connections  {} opened, {} at once at most; TLS {} full, {} resumed",
             self.stats.connections_opened,
             self.stats.connections_open_max,
             self.stats.tls_full,
-            self.stats.tls_resumed,
-        );
+            self.stats.tls_resumed
+        ));
         let stages: Vec<_> = self
             .tally
             .stages_ms()
@@ -229,35 +232,39 @@ impl Facts<'_> {
             .filter(|(_, ms)| *ms >= 0.005)
             .map(|(name, ms)| format!("{name} {ms:.2}"))
             .collect();
-        println!("stages       mean ms: {}", stages.join(" · "));
+        out::line(format_args!("stages       mean ms: {}", stages.join(" · ")));
         if let Some(bound) = self.bound() {
-            println!(
+            out::line(format_args!(
                 "bound by     {}: {:.0} % of the time",
                 bound.by,
                 bound.share * 100.0
-            );
+            ));
             if let Some(hint) = bound.hint {
-                println!("             {hint}");
+                out::line(format_args!("             {hint}"));
             }
         }
     }
 
     fn print_advice(&self) {
         if let Some(words) = self.stop_words() {
-            println!("stopped      {words}");
+            out::line(format_args!("stopped      {words}"));
         }
         if self.not_attempted() > 0 {
-            println!(
+            out::line(format_args!(
                 "--resume goes on with the {} not attempted",
                 self.not_attempted()
-            );
+            ));
         }
         let failed = self.counts.get(Event::Failed) + self.counts.get(Event::TimedOut);
         if failed + self.plan.left_failed > 0 {
-            println!("--retry-failed takes up those that failed for now");
+            out::line(format_args!(
+                "--retry-failed takes up those that failed for now"
+            ));
         }
         if self.counts.get(Event::Unknown) > 0 {
-            println!("--resend-unknown sends the unknown again, perhaps for the second time");
+            out::line(format_args!(
+                "--resend-unknown sends the unknown again, perhaps for the second time"
+            ));
         }
     }
 }
