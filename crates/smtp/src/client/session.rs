@@ -506,6 +506,9 @@ impl Session {
         }
         let Some(front) = self.open.front_mut() else {
             // Only QUIT can be due without a transaction.
+            if is_early {
+                return Err(ProtocolError::Unsolicited(reply));
+            }
             self.state = State::Over;
             return Ok(());
         };

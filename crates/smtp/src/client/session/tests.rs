@@ -466,6 +466,15 @@ fn quit_is_pipelined_and_is_the_last_word() {
     assert_eq!(settled(&mut session), ["1: final 250"]);
 }
 
+#[test]
+fn a_reply_before_quit_is_written_is_unsolicited_and_leaves_nothing_to_write() {
+    let mut session = session(Mode::Pipelined, ALL);
+    session.quit();
+    let error = session.receive(b"221 bye\r\n", NOW).unwrap_err();
+    assert!(matches!(error, ProtocolError::Unsolicited(_)));
+    assert!(session.is_over() && !session.has_output());
+}
+
 proptest! {
     /// However the server's bytes are split, whatever they are, and however little is written at
     /// a time: each transaction is settled once, and none is accepted whose content was not written.
