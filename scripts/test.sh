@@ -16,16 +16,25 @@ step() {
 }
 has() { command -v "$1" >/dev/null; }
 
+format() {
+    cargo fmt --all --check && cargo fmt --manifest-path fuzz/Cargo.toml --check
+}
+lint() {
+    cargo clippy --locked --workspace --all-targets -- -D warnings &&
+        cargo clippy --locked --manifest-path fuzz/Cargo.toml -- -D warnings
+}
+
 tests=(cargo test --locked --workspace --lib --bins --tests --examples)
 has cargo-nextest && tests=(cargo nextest run --locked --workspace)
 
-step format cargo fmt --all --check
-step clippy cargo clippy --locked --workspace --all-targets -- -D warnings
+step format format
+step clippy lint
 step tests "${tests[@]}"
 step doctests cargo test --locked --workspace --doc
 step docs env RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
 # The allow-list of licences is checked without cargo-deny too: tests/tidy.rs.
 has cargo-deny && step deny cargo deny --locked check licenses bans sources
+step fuzz cargo run --locked --manifest-path fuzz/Cargo.toml --bin smoke
 
 printf '\n'
 printf '%s\n' "${table[@]}"
