@@ -53,9 +53,14 @@ pub(crate) struct Connection {
     tls_resumed: Option<bool>,
     opened_at: Duration,
     last_traffic: Duration,
+    /// When the present step began, or last got on: by a whole reply, or by octets written. Parts
+    /// of a reply that never ends do not count.
+    step_began: Duration,
     messages: u32,
     messages_max: u32,
     is_retiring: bool,
+    /// The dispatch knows that it is retiring.
+    has_left: bool,
     is_active: bool,
     needs_flush: bool,
     /// It ended while replies were due, and not by a 421.
@@ -110,9 +115,11 @@ impl Connection {
             setup: Some(Box::new(timings)),
             opened_at: now,
             last_traffic: now,
+            step_began: now,
             messages: 0,
             messages_max,
             is_retiring: false,
+            has_left: false,
             is_active: false,
             needs_flush: false,
             was_cut: false,
@@ -180,6 +187,9 @@ impl Connection {
                 }
             }
         }
+        if !std::mem::replace(&mut self.has_left, true) {
+            self.shared.leave(self.slot, now);
+        }
         self.session.quit();
     }
 
@@ -194,6 +204,9 @@ impl Connection {
         };
         self.messages += 1;
         self.last_traffic = now;
+        if self.jobs.is_empty() {
+            self.step_began = now;
+        }
         // Only a message that waited for this connection has to account for its making.
         let setup = self.setup.take().filter(|_| job.queued_at < self.opened_at);
         let making = setup.as_ref().map_or(Duration::ZERO, |setup| setup.total());
@@ -240,6 +253,7 @@ impl Connection {
                 Poll::Ready(Ok(written)) => {
                     self.session.advance(written, now);
                     self.last_traffic = now;
+                    self.step_began = now;
                     self.needs_flush = true;
                 }
                 Poll::Ready(Err(error)) => return self.lose_writing(cx, error, now),
@@ -278,8 +292,12 @@ impl Connection {
             }
             Poll::Ready(Ok(())) => {
                 self.last_traffic = now;
+                let heard = self.session.replies_heard();
                 if let Err(error) = self.session.receive(buf.filled(), now) {
                     self.lost = Cause::Protocol(error.to_string());
+                }
+                if self.session.replies_heard() > heard {
+                    self.step_began = now;
                 }
                 true
             }
@@ -374,7 +392,7 @@ impl Connection {
     /// set to the deadline in force.
     fn poll_deadline(&mut self, cx: &mut Context<'_>, now: Duration) -> bool {
         while self.timer.as_mut().poll(cx).is_ready() {
-            let deadline = self.last_traffic + self.time_allowed();
+            let deadline = self.step_began + self.time_allowed();
             let now = now.max(self.shared.now());
             if deadline <= now {
                 let is_idle = self.session.awaits().is_none() && !self.is_retiring;
@@ -386,10 +404,9 @@ impl Connection {
                     self.session.quit();
                     cx.waker().wake_by_ref();
                 }
-                self.last_traffic = now;
+                self.step_began = now;
             }
-            let until =
-                (self.last_traffic + self.time_allowed()).min(now + self.shared.config.tick);
+            let until = (self.step_began + self.time_allowed()).min(now + self.shared.config.tick);
             let at = self
                 .shared
                 .instant(until.max(now + Duration::from_millis(1)));

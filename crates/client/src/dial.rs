@@ -97,6 +97,7 @@ impl Dialer {
                 [0; 18]
             },
         });
+        let mut step_began = Instant::now();
         loop {
             match handshake.step() {
                 Step::Ready => break,
@@ -104,7 +105,15 @@ impl Dialer {
                     stream = self.encrypt(stream, relay, tls, &mut timings).await?;
                     handshake.tls_done();
                 }
-                Step::Talk => self.talk(&mut handshake, &mut stream, &mut timings).await?,
+                Step::Talk => {
+                    let output = handshake.output();
+                    if !output.is_empty() {
+                        step_began = Instant::now();
+                        self.write(&handshake, &mut stream, &output).await?;
+                    }
+                    self.listen(&mut handshake, &mut stream, step_began, &mut timings)
+                        .await?;
+                }
             }
         }
         timings.tls_resumed = stream.tls_resumed();
@@ -176,46 +185,61 @@ impl Dialer {
         Ok(Stream::Tls(Box::new(encrypted)))
     }
 
-    /// One exchange: writes what the handshake has to say, reads until the server has spoken.
-    async fn talk(
+    async fn write(
+        &self,
+        handshake: &Handshake,
+        stream: &mut Stream,
+        output: &[u8],
+    ) -> Result<(), Failure> {
+        let (stage, limit) = self.stage(handshake.stage());
+        within(limit, stage, async {
+            let written = match stream {
+                Stream::Plain(stream) => stream.write_all(output).await,
+                Stream::Tls(stream) => match stream.write_all(output).await {
+                    Ok(()) => stream.flush().await,
+                    Err(error) => Err(error),
+                },
+            };
+            written.map_err(|error| failure(stage, Scope::Endpoint, io_cause(error)))
+        })
+        .await
+    }
+
+    /// Reads once. The whole reply must come within the step's time, in however many pieces.
+    async fn listen(
         &self,
         handshake: &mut Handshake,
         stream: &mut Stream,
+        step_began: Instant,
         timings: &mut Timings,
     ) -> Result<(), Failure> {
         let (stage, limit) = self.stage(handshake.stage());
         let start = Instant::now();
-        let output = handshake.output();
         let mut buf = [0; 4096];
-        let read = within(limit, stage, async {
-            let read = async {
-                match stream {
-                    Stream::Plain(stream) => {
-                        stream.write_all(&output).await?;
-                        stream.read(&mut buf).await
-                    }
-                    Stream::Tls(stream) => {
-                        stream.write_all(&output).await?;
-                        stream.flush().await?;
-                        stream.read(&mut buf).await
-                    }
-                }
-            };
-            read.await
-                .map_err(|error| failure(stage, Scope::Endpoint, io_cause(error)))
-        })
-        .await?;
-        if read == 0 {
-            return Err(failure(stage, Scope::Endpoint, Cause::Closed));
-        }
-        let heard = handshake.receive(&buf[..read]);
-        let spent = match stage {
-            Stage::Greeting => &mut timings.greeting,
-            Stage::Auth => &mut timings.auth,
-            _ => &mut timings.ehlo,
+        let left = limit.saturating_sub(step_began.elapsed());
+        let read = tokio::time::timeout(left, async {
+            match stream {
+                Stream::Plain(stream) => stream.read(&mut buf).await,
+                Stream::Tls(stream) => stream.read(&mut buf).await,
+            }
+        });
+        let cause = match read.await {
+            Ok(Ok(0)) => Cause::Closed,
+            Ok(Ok(read)) => {
+                let heard = handshake.receive(&buf[..read]);
+                let spent = match stage {
+                    Stage::Greeting => &mut timings.greeting,
+                    Stage::Auth => &mut timings.auth,
+                    _ => &mut timings.ehlo,
+                };
+                *spent += start.elapsed();
+                return heard
+                    .map_err(|error| handshake_failure(self.stage(handshake.stage()).0, error));
+            }
+            Ok(Err(error)) => io_cause(error),
+            Err(_) => Cause::Timeout(limit),
         };
-        *spent += start.elapsed();
-        heard.map_err(|error| handshake_failure(self.stage(handshake.stage()).0, error))
+        Err(failure(stage, Scope::Endpoint, cause))
     }
 
     fn stage(&self, stage: HandshakeStage) -> (Stage, Duration) {

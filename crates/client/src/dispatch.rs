@@ -277,6 +277,11 @@ impl Dispatch {
         }
     }
 
+    /// A connection takes no more messages, and is not to be woken for any.
+    pub(crate) fn leave(&mut self, slot: usize) {
+        self.slots[slot].standing = Standing::Busy;
+    }
+
     /// A connection that had been ready is gone.
     pub(crate) fn closed(&mut self, slot: usize, was_active: bool) {
         self.active -= usize::from(was_active);

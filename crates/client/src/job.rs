@@ -61,13 +61,14 @@ pub(crate) fn results(
         endpoint: Some(endpoint.clone()),
         ..failure
     };
+    let reached = stage_of(settled.stage);
     let for_others: Result<Accepted, Failure> = match settled.end {
         End::Final(reply) if reply.code().is_completed() => Ok(Accepted { reply }),
         End::Final(reply) => Err(refusal(Stage::Final, Scope::Message, reply)),
         End::Refused(stage, reply) => Err(refusal(stage_of(stage), Scope::Message, reply)),
         End::AllRefused => Err(lost_failure(Stage::Rcpt, Kind::Transient, lost)),
-        End::NotSent => Err(lost_failure(Stage::Mail, Kind::Transient, lost)),
-        End::Unknown => Err(lost_failure(Stage::Final, Kind::Unknown, lost)),
+        End::NotSent => Err(lost_failure(reached, Kind::Transient, lost)),
+        End::Unknown => Err(lost_failure(reached, Kind::Unknown, lost)),
     };
     let for_others = for_others.map_err(with_endpoint);
     if recipients == 1 && settled.refused.is_empty() {

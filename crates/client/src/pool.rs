@@ -410,6 +410,16 @@ impl Shared {
         }
     }
 
+    /// A connection takes no more: the message that may just have woken it goes elsewhere.
+    pub(crate) fn leave(self: &Arc<Self>, slot: usize, now: Duration) {
+        let kick = {
+            let mut dispatch = self.dispatch();
+            dispatch.leave(slot);
+            dispatch.kick(now)
+        };
+        self.act(kick);
+    }
+
     fn act(self: &Arc<Self>, kick: Kick) {
         match kick {
             Kick::Nothing => {}

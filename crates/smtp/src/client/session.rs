@@ -125,6 +125,7 @@ pub struct Session {
     /// Lockstep only: commands of the open transaction that wait for their turn.
     held: VecDeque<Vec<u8>>,
     begun: u64,
+    replies_heard: u64,
     /// The last transaction did not end with content accepted, so the server may hold a MAIL.
     is_dirty: bool,
     state: State,
@@ -172,9 +173,18 @@ impl Transaction {
         !self.by_bdat && self.stage <= TransactionStage::Data
     }
 
+    /// The step whose reply comes next; content that is not wholly written is a step of its own.
+    fn step(&self) -> TransactionStage {
+        match self.stage {
+            TransactionStage::Final if self.marks.content.is_none() => TransactionStage::Content,
+            stage => stage,
+        }
+    }
+
     fn settle(self, end: End) -> Settled {
         Settled {
             id: self.id,
+            stage: self.step(),
             refused: self.refused,
             end,
             marks: self.marks,
@@ -206,6 +216,7 @@ impl Session {
             writing: Writing::default(),
             held: VecDeque::new(),
             begun: 0,
+            replies_heard: 0,
             is_dirty: false,
             state: State::Open,
             closing: None,
@@ -353,6 +364,7 @@ impl Session {
                     return Err(error.into());
                 }
             };
+            self.replies_heard += 1;
             if let Err(error) = self.on_reply(reply, now) {
                 self.end();
                 return Err(error);
@@ -424,12 +436,13 @@ impl Session {
     #[must_use]
     pub fn awaits(&self) -> Option<(TransactionStage, usize)> {
         let front = self.open.front()?;
-        match front.stage {
-            TransactionStage::Final if front.marks.content.is_none() => {
-                Some((TransactionStage::Content, front.content_len))
-            }
-            stage => Some((stage, front.content_len)),
-        }
+        Some((front.step(), front.content_len))
+    }
+
+    /// Replies taken so far: whether the server gets on, whatever it sends.
+    #[must_use]
+    pub fn replies_heard(&self) -> u64 {
+        self.replies_heard
     }
 
     fn parameters(

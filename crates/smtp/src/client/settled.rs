@@ -60,6 +60,8 @@ pub struct Settled {
     pub refused: Vec<(usize, Reply)>,
     /// What holds for the others.
     pub end: End,
+    /// How far it had come.
+    pub stage: TransactionStage,
     /// When.
     pub marks: Marks,
 }
