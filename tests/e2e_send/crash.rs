@@ -40,7 +40,7 @@ fn rows_with(mailing: &Mailing, event: &str) -> Vec<u64> {
 }
 
 /// Kills run after run, until one comes to its end.
-fn kill_until_done(mailing: &Mailing, sink: &Sink, rng: &mut Rng) -> usize {
+fn kill_until_done(mailing: &Mailing, sink: &Sink, window: &str, rng: &mut Rng) -> usize {
     let mut kills = 0;
     loop {
         let resume: &[&str] = if mailing.has_record() {
@@ -48,7 +48,8 @@ fn kill_until_done(mailing: &Mailing, sink: &Sink, rng: &mut Rng) -> usize {
         } else {
             &[]
         };
-        let more = [&["--connections", "3", "--retries", "0"], resume].concat();
+        let wire = ["--connections", "3", "--retries", "0", "--window", window];
+        let more = [&wire, resume].concat();
         let mut child = mailing.spawn(&url(sink), &more);
         let enough = sink.report().messages + 1 + rng.up_to(90);
         let mut ended = None;
@@ -64,14 +65,33 @@ fn kill_until_done(mailing: &Mailing, sink: &Sink, rng: &mut Rng) -> usize {
         child.kill().unwrap();
         child.wait().unwrap();
         kills += 1;
+        if rng.chance(0.5) {
+            cut_power(mailing, rng);
+        }
     }
+}
+
+/// What a power cut may leave besides: of what came after the last line that must be synced before
+/// anything else happens, any part may be missing.
+fn cut_power(mailing: &Mailing, rng: &mut Rng) {
+    let record = std::fs::read(&mailing.record).unwrap();
+    let mark = b"\n{\"event\":\"attempting\"";
+    let marked = record
+        .windows(mark.len())
+        .rposition(|window| window == mark);
+    let Some(marked) = marked else { return };
+    let line_end = record[marked + 1..].iter().position(|&b| b == b'\n');
+    let synced = line_end.map_or(record.len(), |end| marked + 1 + end + 1);
+    let left = synced as u64 + rng.up_to((record.len() - synced) as u64);
+    let file = std::fs::File::options().write(true).open(&mailing.record);
+    file.unwrap().set_len(left).unwrap();
 }
 
 #[test]
 fn killed_again_and_again_a_mailing_sends_nothing_twice_and_names_what_is_unknown() {
-    for seed in 1..=3 {
+    for (seed, window) in [(1, "1"), (2, "1"), (3, "4")] {
         let (sink, mailing) = (slow_sink(seed), Mailing::of(ROWS));
-        let kills = kill_until_done(&mailing, &sink, &mut Rng::new(seed));
+        let kills = kill_until_done(&mailing, &sink, window, &mut Rng::new(seed));
         assert!(kills >= 2, "seed {seed}: {kills} kills prove nothing");
         let copies = copies(&sink);
         let (sent, unknown) = (rows_with(&mailing, "sent"), rows_with(&mailing, "unknown"));

@@ -225,3 +225,27 @@ fn a_relay_that_blinks_is_tried_again_within_the_run() {
         3 + 2
     );
 }
+
+#[test]
+fn a_relay_that_refuses_everything_does_not_burn_the_list() {
+    for (toml, event) in [
+        (
+            "at = \"rcpt\", reply = \"554 5.7.1 Relay access denied\"",
+            "rejected",
+        ),
+        (
+            "at = \"mail\", reply = \"553 5.7.1 Sender not allowed\"",
+            "failed",
+        ),
+        ("at = \"mail\", reply = \"451 4.3.2 Not now\"", "failed"),
+    ] {
+        let sink = start(Sink::builder().rule(rule(toml)));
+        let mailing = Mailing::of(400);
+        mailing
+            .send(&url(&sink), &["--retries", "0"])
+            .expect(75, "refused in a row, the last: the server replied")
+            .expect(75, "not attempted");
+        let refused = mailing.count(event);
+        assert!((100..200).contains(&refused), "{toml}: {refused}");
+    }
+}

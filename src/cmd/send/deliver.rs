@@ -17,6 +17,10 @@ use crate::load::{Tally, on_wire};
 /// How long messages on the wire may take to finish once the run is to stop.
 const GRACE: Duration = Duration::from_secs(60);
 
+/// So many messages refused one after another, for good or already at MAIL, are no matter of their
+/// recipients: the relay does not want this sender, or does not relay.
+const REFUSALS_IN_A_ROW_MAX: u64 = 100;
+
 /// Why a run stopped before its end.
 #[derive(Debug)]
 pub(super) enum StopReason {
@@ -36,6 +40,8 @@ pub(super) struct Delivery {
     pub(super) tally: Mutex<Tally>,
     /// Results in a row that never came as far as MAIL.
     unoffered_in_a_row: AtomicU64,
+    /// See [`REFUSALS_IN_A_ROW_MAX`].
+    refusals_in_a_row: AtomicU64,
     stop_reason: Mutex<Option<StopReason>>,
     stop: Notify,
 }
@@ -56,6 +62,7 @@ impl Delivery {
             in_flight_max,
             tally: Mutex::new(Tally::new()),
             unoffered_in_a_row: AtomicU64::new(0),
+            refusals_in_a_row: AtomicU64::new(0),
             stop_reason: Mutex::new(None),
             stop: Notify::new(),
         }
@@ -136,16 +143,12 @@ impl Delivery {
     async fn send(&self, job: Job) {
         let report = self.pool.send(job.envelope, job.content.clone()).await;
         let result = report.results.first();
-        let verdict = result.map_or(Verdict::unknown(), judge);
-        match verdict.event {
-            Event::Sent => {
-                lock(&self.tally).note_sent(&report.timings, on_wire(&report.timings));
-            }
-            _ => self.note_failure(&verdict, result.and_then(|result| result.as_ref().err())),
+        let verdict = result.map_or(Verdict::of(Event::Unknown), judge);
+        if verdict.event == Event::Sent {
+            lock(&self.tally).note_sent(&report.timings, on_wire(&report.timings));
         }
-        if verdict.is_offered {
-            self.unoffered_in_a_row.store(0, Ordering::Relaxed);
-        }
+        let failure = result.and_then(|result| result.as_ref().err());
+        self.stop_where_pointless(&verdict, failure);
         let mut details = result.map(details_of).unwrap_or_default();
         details.attempts = Some(report.attempts);
         add_timings(&mut details, &report);
@@ -154,15 +157,15 @@ impl Delivery {
     }
 
     /// Stops the run if what happened would befall every further message.
-    fn note_failure(&self, verdict: &Verdict, failure: Option<&Failure>) {
+    fn stop_where_pointless(&self, verdict: &Verdict, failure: Option<&Failure>) {
+        let unoffered = count_in_a_row(&self.unoffered_in_a_row, !verdict.is_offered);
+        let refusals = count_in_a_row(&self.refusals_in_a_row, verdict.is_refusal);
         let Some(failure) = failure else { return };
-        let reaches_all = matches!(failure.scope, Scope::Endpoint | Scope::Account);
-        let in_a_row = match verdict.is_offered {
-            true => 0,
-            false => self.unoffered_in_a_row.fetch_add(1, Ordering::Relaxed) + 1,
-        };
-        if reaches_all || in_a_row >= self.in_flight_max.max(16) as u64 {
+        if reaches_all(failure) || unoffered >= self.in_flight_max.max(16) as u64 {
             self.stop_because(StopReason::Relay(failure.to_string()));
+        } else if refusals >= REFUSALS_IN_A_ROW_MAX {
+            let words = format!("{refusals} messages refused in a row, the last: {failure}");
+            self.stop_because(StopReason::Relay(words));
         }
     }
 
@@ -248,36 +251,55 @@ struct Verdict {
     event: Event,
     /// It came as far as MAIL.
     is_offered: bool,
+    /// Refused for good, or already at MAIL.
+    is_refusal: bool,
 }
 
 impl Verdict {
-    fn unknown() -> Self {
+    fn of(event: Event) -> Self {
         Self {
-            event: Event::Unknown,
+            event,
             is_offered: true,
+            is_refusal: false,
         }
     }
 }
 
 fn judge(result: &Result<Accepted, Failure>) -> Verdict {
     let Err(failure) = result else {
-        return Verdict {
-            event: Event::Sent,
-            is_offered: true,
-        };
+        return Verdict::of(Event::Sent);
     };
-    let reaches_all = matches!(failure.scope, Scope::Endpoint | Scope::Account);
     let is_offered = failure.stage >= Stage::Mail;
     let event = match (failure.kind, &failure.cause) {
         (Kind::Unknown, _) => Event::Unknown,
         // Not this row's fault: it goes again.
-        _ if reaches_all => Event::Returned,
-        (Kind::Permanent, _) => Event::Rejected,
+        _ if reaches_all(failure) => Event::Returned,
         (Kind::Transient, _) if !is_offered => Event::Returned,
+        // The relay has not even heard of the recipient: it may want this message another day.
+        _ if failure.stage == Stage::Mail && failure.reply().is_some() => Event::Failed,
+        (Kind::Permanent, _) => Event::Rejected,
         (Kind::Transient, Cause::Timeout(_) | Cause::Deadline) => Event::TimedOut,
         (Kind::Transient, _) => Event::Failed,
     };
-    Verdict { event, is_offered }
+    let is_refused_at_mail = event == Event::Failed && failure.stage == Stage::Mail;
+    Verdict {
+        event,
+        is_offered,
+        is_refusal: event == Event::Rejected || is_refused_at_mail,
+    }
+}
+
+fn reaches_all(failure: &Failure) -> bool {
+    matches!(failure.scope, Scope::Endpoint | Scope::Account)
+}
+
+/// Counts up, or starts anew.
+fn count_in_a_row(count: &AtomicU64, is_one_more: bool) -> u64 {
+    if is_one_more {
+        return count.fetch_add(1, Ordering::Relaxed) + 1;
+    }
+    count.store(0, Ordering::Relaxed);
+    0
 }
 
 /// Reply, codes, stage and error, as they stand in record and report.
