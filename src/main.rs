@@ -15,7 +15,7 @@ use exit::Outcome;
 
 /// Sends mail fast: pooled, pipelined, encrypted SMTP connections.
 #[derive(Parser)]
-#[command(name = "mailrail", version, about, max_term_width = 100, after_help = exit::HELP)]
+#[command(name = "mailrail", version, max_term_width = 100, after_help = exit::HELP)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]

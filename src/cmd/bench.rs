@@ -32,6 +32,10 @@ pub(crate) struct Args {
     /// The server: smtp[s]://[user@]host[:port]
     url: String,
 
+    /// Print one JSON object and nothing else
+    #[arg(long)]
+    json: bool,
+
     #[command(flatten)]
     wire: WireArgs,
 
@@ -40,10 +44,6 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     what: WhatArgs,
-
-    /// Print one JSON object and nothing else
-    #[arg(long)]
-    json: bool,
 }
 
 /// What is sent, and for how long.
@@ -108,7 +108,9 @@ pub(crate) fn run(args: &Args) -> Outcome {
 
 impl Args {
     fn settings(&self, mistakes: &mut Mistakes) -> Option<Settings> {
-        let builder = self.relay.pool_builder("the server", &self.url, mistakes);
+        let builder =
+            self.relay
+                .pool_builder("the server", std::slice::from_ref(&self.url), mistakes);
         let wire = self.wire.settings(mistakes);
         let what = &self.what;
         let envelope = what.envelope(mistakes);

@@ -4,14 +4,17 @@ use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use client::{Cause, Pool, PoolBuilder, Relay, Secret, Stage, TlsMode};
-use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::exit::{Exit, Stop};
 use crate::mistakes::Mistakes;
 
 /// Longest password file that is read, in bytes.
 const PASSWORD_BYTES_MAX: u64 = 64 * 1024;
+
+/// Certificate chain and key of our own.
+type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 /// Encryption and credentials.
 #[derive(clap::Args, Default)]
@@ -24,6 +27,14 @@ pub(crate) struct RelayArgs {
     /// Trust the certificate authorities in this PEM file instead of the system's
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
+
+    /// Show this certificate chain (PEM) to a relay that asks for one
+    #[arg(long, value_name = "FILE", requires = "client_key")]
+    client_cert: Option<PathBuf>,
+
+    /// Its private key (PEM)
+    #[arg(long, value_name = "FILE", requires = "client_cert")]
+    client_key: Option<PathBuf>,
 
     /// Take any certificate: encrypted, but nobody knows to whom
     #[arg(long)]
@@ -43,22 +54,31 @@ pub(crate) struct RelayArgs {
 }
 
 impl RelayArgs {
-    /// Reads the URL and these flags; `None` where a mistake was noted.
+    /// Reads the URLs, at least one, and these flags; `None` where a mistake was noted.
     pub(crate) fn pool_builder(
         &self,
         flag: &str,
-        url: &str,
+        urls: &[String],
         mistakes: &mut Mistakes,
     ) -> Option<PoolBuilder> {
-        let relay = self.relay(flag, url, mistakes);
         let roots = self.ca.as_deref().map(|path| {
             let roots = read_certificates(path);
             mistakes.take(&format!("--ca {}", path.display()), roots)
         });
+        let identity = self.identity(mistakes);
         let ehlo_name = mistakes.parse("--ehlo-name", self.ehlo_name.as_deref());
-        let mut builder = Pool::builder(relay?);
+        let relays = urls.iter().map(|url| self.relay(flag, url, mistakes));
+        let relays: Vec<_> = relays.collect();
+        let mut relays = relays.into_iter();
+        let mut builder = Pool::builder(relays.next()??);
+        for relay in relays {
+            builder = builder.relay(relay?);
+        }
         if let Some(roots) = roots {
             builder = builder.roots(roots?);
+        }
+        if let Some((chain, key)) = identity {
+            builder = builder.identity(chain, key);
         }
         if let Some(name) = ehlo_name {
             builder = builder.ehlo_name(name);
@@ -70,6 +90,13 @@ impl RelayArgs {
             builder = builder.allow_plaintext_auth();
         }
         Some(builder)
+    }
+
+    fn identity(&self, mistakes: &mut Mistakes) -> Option<Identity> {
+        let (chain, key) = (self.client_cert.as_deref()?, self.client_key.as_deref()?);
+        let chain = mistakes.take("--client-cert", read_certificates(chain));
+        let key = mistakes.take("--client-key", PrivateKeyDer::from_pem_file(key));
+        chain.zip(key)
     }
 
     fn relay(&self, flag: &str, url: &str, mistakes: &mut Mistakes) -> Option<Relay> {

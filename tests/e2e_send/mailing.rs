@@ -249,3 +249,23 @@ fn a_relay_that_refuses_everything_does_not_burn_the_list() {
         assert!((100..200).contains(&refused), "{toml}: {refused}");
     }
 }
+
+#[test]
+fn relays_of_equal_standing_share_a_mailing() {
+    let sinks = [
+        start(Sink::builder().keep_records()),
+        start(Sink::builder().keep_records()),
+    ];
+    let mailing = Mailing::of(100);
+    mailing
+        .send(
+            &url(&sinks[0]),
+            &["--via", &url(&sinks[1]), "--connections", "4"],
+        )
+        .expect(0, "100 sent");
+    let taken = sinks.map(|sink| sink.report().messages);
+    assert!(
+        taken[0] > 0 && taken[1] > 0 && taken[0] + taken[1] == 100,
+        "{taken:?}"
+    );
+}

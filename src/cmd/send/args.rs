@@ -28,9 +28,17 @@ unknown (perhaps sent), skipped, returned (never offered to the relay).";
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// The relay: smtp[s]://[user@]host[:port]
+    /// The relay: smtp[s]://[user@]host[:port]; given several times, relays of equal standing
     #[arg(long, value_name = "URL", required_unless_present = "dry_run")]
-    pub(super) via: Option<String>,
+    pub(super) via: Vec<String>,
+
+    /// Make and check everything, show the first message, send nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+
+    /// Print one JSON object at the end and nothing else
+    #[arg(long)]
+    pub(super) json: bool,
 
     #[command(flatten)]
     pub(super) message: MessageArgs,
@@ -47,14 +55,6 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     pub(super) relay: RelayArgs,
-
-    /// Make and check everything, show the first message, send nothing
-    #[arg(long)]
-    pub(super) dry_run: bool,
-
-    /// Print one JSON object at the end and nothing else
-    #[arg(long)]
-    pub(super) json: bool,
 }
 
 /// The message.

@@ -82,9 +82,9 @@ impl Args {
             mistakes.add(format_args!("--retries: at most {RETRIES_MAX}"));
         }
         // Last, for it may ask for a password.
-        let pool = match &self.via {
-            Some(url) => Some(self.relay.pool_builder("--via", url, mistakes)?),
-            None => None,
+        let pool = match self.via.as_slice() {
+            [] => None,
+            urls => Some(self.relay.pool_builder("--via", urls, mistakes)?),
         };
         let (wire, retries) = (wire?, retries?);
         let pool = pool.map(|pool| {
