@@ -16,7 +16,6 @@ has() { command -v "$1" >/dev/null; }
 missing_packages() {
     has cc || printf 'gcc\nlibc6-dev\n'
     [ "$for_what" = build ] && return
-    has swaks || echo swaks
     has dpkg-deb || echo dpkg
     if [ -e tests/node/package.json ]; then
         has node || echo nodejs

@@ -1,13 +1,10 @@
 #!/bin/sh
-# Fetches what the tests against real mail programs need, and says plainly what is missing:
+# Fetches the mail programs that the tests speak with, and says plainly what is missing: Debian's
+# packages of Postfix, Exim and swaks, unpacked in .tools and not installed (the first two exclude
+# each other as packages), each with the libraries that this machine lacks.
 #
-#   .tools/postfix, .tools/exim, .tools/swaks   Debian's packages, unpacked and not installed (the
-#                                               first two exclude each other as packages), each with
-#                                               the libraries that this machine lacks
-#   tests/node/node_modules                     nodemailer, by `npm ci`
-#
-# Run it as often as you like: what is there is left alone. It needs apt-get, dpkg, node, npm and
-# python3, and the network only for what is not there yet. It installs nothing into the system.
+# Run it as often as you like: what is there is left alone. It needs apt-get and dpkg, and the network
+# only for what is not there yet. It changes nothing in the system.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -48,10 +45,3 @@ unpack() {
 unpack postfix postfix
 unpack exim exim4-daemon-light libnss-wrapper
 unpack swaks swaks libnet-ssleay-perl
-
-need python3 node npm
-if [ ! -e tests/node/node_modules/.package-lock.json ] ||
-    [ tests/node/package-lock.json -nt tests/node/node_modules/.package-lock.json ]; then
-    (cd tests/node && npm ci --silent --no-audit --no-fund >&2) || fail "npm ci failed in tests/node"
-    touch tests/node/node_modules/.package-lock.json
-fi
