@@ -1,5 +1,6 @@
 //! The `mailrail` binary.
 
+mod bound;
 mod cmd;
 mod exit;
 mod load;

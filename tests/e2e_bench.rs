@@ -127,5 +127,6 @@ fn bench_prints_a_summary_for_people() {
     ]);
     run.expect(0, "messages/s")
         .expect(0, "p99.9")
-        .expect(0, "CPU a message");
+        .expect(0, "CPU a message")
+        .expect(0, "bound by");
 }

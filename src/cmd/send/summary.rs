@@ -11,13 +11,9 @@ use super::deliver::{Delivered, StopReason};
 use super::feed::FeedTimes;
 use super::progress::Counts;
 use super::record::Event;
+use crate::bound::{Bound, Work};
 use crate::load::Tally;
 use crate::out;
-
-/// Of a rate that was set: what counts as having reached it.
-const RATE_REACHED: f64 = 0.9;
-/// Of all CPUs: what counts as busy.
-const CPU_BUSY: f64 = 0.9;
 
 /// All that the summary is made of.
 pub(super) struct Facts<'a> {
@@ -36,15 +32,6 @@ pub(super) struct Facts<'a> {
     pub(super) plan: Plan,
 }
 
-/// What bounds the rate, and how much of the time it takes.
-#[derive(Debug, PartialEq)]
-pub(super) struct Bound {
-    pub(super) by: String,
-    /// 0 to 1.
-    pub(super) share: f64,
-    pub(super) hint: Option<&'static str>,
-}
-
 impl Facts<'_> {
     fn messages_per_second(&self) -> f64 {
         self.tally.sent as f64 / self.delivered.elapsed.as_secs_f64().max(1e-9)
@@ -60,33 +47,17 @@ impl Facts<'_> {
         self.plan.total.saturating_sub(done)
     }
 
-    /// What bounds the rate; `None` where nothing was sent.
-    pub(super) fn bound(&self) -> Option<Bound> {
-        if self.tally.sent == 0 {
-            return None;
-        }
-        let elapsed = self.delivered.elapsed.as_secs_f64().max(1e-9);
-        let rate_share = self
-            .rate_per_second
-            .map_or(0.0, |rate| self.messages_per_second() / rate);
-        let starved_share = self.delivered.starved.as_secs_f64() / elapsed;
-        let bound = |by: &str, share: f64, hint| Bound {
-            by: by.to_owned(),
-            share: share.min(1.0),
-            hint,
+    fn bound(&self) -> Option<Bound> {
+        let work = Work {
+            tally: self.tally,
+            elapsed: self.delivered.elapsed,
+            rate_per_second: self.rate_per_second,
+            cpu_share: self.cpu_share,
+            window: self.window,
+            is_at_cap: self.stats.connections_open_max >= self.connections_max,
+            starved: Some((self.delivered.starved, self.feed_words())),
         };
-        Some(if rate_share >= RATE_REACHED {
-            bound("--rate", rate_share, None)
-        } else if self.cpu_share >= CPU_BUSY {
-            bound("this machine's CPU", self.cpu_share, None)
-        } else if starved_share > 0.5 {
-            bound(self.feed_words(), starved_share, None)
-        } else {
-            let (by, share) = self.slowest_stage();
-            let hint = "more --connections, or a --window, would help as far as the relay bears it";
-            let is_full = self.stats.connections_open_max >= self.connections_max;
-            bound(by, share, is_full.then_some(hint))
-        })
+        work.bound()
     }
 
     fn feed_words(&self) -> &'static str {
@@ -97,20 +68,6 @@ impl Facts<'_> {
         } else {
             "the disk, which makes the record durable"
         }
-    }
-
-    /// The stage that takes most of the time on the wire, and its share of that time.
-    fn slowest_stage(&self) -> (&'static str, f64) {
-        let stages = self.tally.stages_ms();
-        let on_wire = stages.iter().filter(|(name, _)| *name != "queue");
-        let sum: f64 = on_wire.clone().map(|(_, ms)| ms).sum();
-        let slowest = on_wire.max_by(|a, b| a.1.total_cmp(&b.1));
-        let (name, ms) = slowest.copied().unwrap_or_default();
-        let words = match name {
-            "mail" if self.window > 1 => "the relay's replies to whole messages",
-            name => stage_words(name),
-        };
-        (words, ms / sum.max(1e-9))
     }
 
     /// One object for machines.
@@ -143,7 +100,7 @@ impl Facts<'_> {
             "stages_ms": stages,
             "connections_opened": self.stats.connections_opened,
             "tls": { "full": self.stats.tls_full, "resumed": self.stats.tls_resumed },
-            "bound_by": bound.as_ref().map(|bound| &bound.by),
+            "bound_by": bound.as_ref().map(|bound| bound.by),
             "bound_share": bound.as_ref().map(|bound| bound.share),
             "record": self.record,
         })
@@ -234,14 +191,7 @@ impl Facts<'_> {
             .collect();
         out::line(format_args!("stages       mean ms: {}", stages.join(" · ")));
         if let Some(bound) = self.bound() {
-            out::line(format_args!(
-                "bound by     {}: {:.0} % of the time",
-                bound.by,
-                bound.share * 100.0
-            ));
-            if let Some(hint) = bound.hint {
-                out::line(format_args!("             {hint}"));
-            }
+            out::line(format_args!("bound by     {bound}"));
         }
     }
 
@@ -266,88 +216,5 @@ impl Facts<'_> {
                 "--resend-unknown sends the unknown again, perhaps for the second time"
             ));
         }
-    }
-}
-
-fn stage_words(name: &str) -> &'static str {
-    match name {
-        "dns" => "resolving the relay's name",
-        "connect" => "connecting to the relay",
-        "tls" => "TLS handshakes",
-        "greeting" => "the relay's greeting",
-        "ehlo" => "the relay's reply to EHLO",
-        "auth" => "the login",
-        "mail" => "the relay's reply to MAIL",
-        "rcpt" => "the relay's reply to RCPT",
-        "content" => "writing the content",
-        _ => "the relay's final reply",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use client::Timings;
-
-    use super::*;
-
-    /// What bounds a run of 100 messages in 10 s, each 90 ms in the final reply and 10 in MAIL.
-    fn bound(change: impl FnOnce(&mut Facts<'_>, &mut Delivered)) -> Bound {
-        let mut tally = Tally::new();
-        let timings = Timings {
-            mail: Duration::from_millis(10),
-            final_reply: Duration::from_millis(90),
-            ..Timings::default()
-        };
-        for _ in 0..100 {
-            tally.note_sent(&timings, Duration::from_millis(100));
-        }
-        let delivered = |starved| Delivered {
-            elapsed: Duration::from_secs(10),
-            starved,
-            stop_reason: None,
-        };
-        let (mut changed, original) = (delivered(Duration::ZERO), delivered(Duration::ZERO));
-        let mut facts = Facts {
-            counts: &Counts::default(),
-            tally: &tally,
-            delivered: &original,
-            times: &FeedTimes::default(),
-            stats: PoolStats::default(),
-            cpu_share: 0.5,
-            rate_per_second: None,
-            connections_max: 10,
-            window: 1,
-            record: Path::new("r"),
-            plan: Plan {
-                total: 100,
-                left_failed: 0,
-                given_up: 0,
-            },
-        };
-        change(&mut facts, &mut changed);
-        let facts = Facts {
-            delivered: &changed,
-            ..facts
-        };
-        facts.bound().unwrap()
-    }
-
-    #[test]
-    fn the_summary_names_what_bounds_the_rate() {
-        let final_reply = bound(|_, _| {});
-        assert_eq!(final_reply.by, "the relay's final reply");
-        assert!((final_reply.share - 0.9).abs() < 1e-6 && final_reply.hint.is_none());
-        let at_cap = bound(|facts, _| facts.stats.connections_open_max = 10);
-        assert!(at_cap.hint.unwrap().contains("--connections"));
-        assert_eq!(
-            bound(|facts, _| facts.rate_per_second = Some(10.0)).by,
-            "--rate"
-        );
-        let cpu = bound(|facts, _| facts.cpu_share = 0.95);
-        assert_eq!(cpu.by, "this machine's CPU");
-        let disk = bound(|_, delivered| delivered.starved = Duration::from_secs(8));
-        assert!(disk.by.contains("disk") && disk.share == 0.8, "{disk:?}");
     }
 }

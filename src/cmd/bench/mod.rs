@@ -1,20 +1,22 @@
 //! `mailrail bench`: how fast a server takes mail, and what bounds it.
 
+mod findings;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use client::{PoolBuilder, PoolStats};
-use serde_json::json;
+use client::PoolBuilder;
 use smtp::{Address, Content, Envelope, Recipient};
 
 use crate::cmd::relay::{self, RelayArgs};
-use crate::cmd::wire::{self, WireArgs, WireSettings};
+use crate::cmd::wire::{WireArgs, WireSettings};
 use crate::exit::{Exit, OrExit, Outcome, Stop};
-use crate::load::{self, Latency, Load, LoadReport};
+use crate::load::{self, Latency, Load};
 use crate::machine;
 use crate::mistakes::Mistakes;
 use crate::out;
+use findings::Findings;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -230,22 +232,26 @@ async fn measure(settings: Settings, as_json: bool) -> Outcome {
     relay::check(&pool).await?;
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_ctrl_c(&stop);
+    let cpu = machine::CpuMeter::start();
     let (envelope, content) = (settings.envelope, settings.content);
-    let report = load::run(&pool, envelope, content, settings.load, stop).await;
-    // Before the connections are closed, so that it is what the work took.
-    let rss_bytes = machine::rss_bytes();
-    let stats = pool.stats();
+    let load = load::run(&pool, envelope, content, settings.load, stop).await;
+    let findings = Findings {
+        load,
+        wire: settings.wire,
+        cpu_share: cpu.share_since().unwrap_or(0.0),
+        // Before the connections are closed, so that it is what the work took.
+        rss_bytes: machine::rss_bytes(),
+        stats: pool.stats(),
+    };
     pool.close().await;
     if as_json {
-        out::line(format_args!(
-            "{:#}",
-            to_json(&report, &stats, settings.wire, rss_bytes)
-        ));
+        out::line(format_args!("{:#}", findings.to_json()));
     } else {
-        print_text(&report, &stats, settings.wire, rss_bytes);
+        out::line(&findings);
     }
-    match &report.tally.first_failure {
-        Some(failure) if report.tally.sent == 0 => Err(Stop::new(Exit::Unavailable, failure)),
+    let tally = &findings.load.tally;
+    match &tally.first_failure {
+        Some(failure) if tally.sent == 0 => Err(Stop::new(Exit::Unavailable, failure)),
         Some(_) => Ok(Exit::Temporary),
         None => Ok(Exit::Done),
     }
@@ -258,90 +264,6 @@ fn stop_on_ctrl_c(stop: &Arc<AtomicBool>) {
             stop.store(true, Ordering::Relaxed);
         }
     });
-}
-
-fn to_json(
-    report: &LoadReport,
-    stats: &PoolStats,
-    wire: WireSettings,
-    rss_bytes: Option<u64>,
-) -> serde_json::Value {
-    let tally = &report.tally;
-    let stages: serde_json::Map<_, _> = tally
-        .stages_ms()
-        .into_iter()
-        .map(|(name, ms)| (name.to_owned(), ms.into()))
-        .collect();
-    json!({
-        "mode": wire::mode_name(wire.wire),
-        "connections": wire.connections_max(),
-        "window": wire::window_of(wire.wire),
-        "messages": tally.sent,
-        "failed": tally.failed,
-        "unknown": tally.unknown,
-        "first_failure": tally.first_failure,
-        "seconds": report.elapsed.as_secs_f64(),
-        "messages_per_second": report.messages_per_second(),
-        "latency_ms": {
-            "p50": tally.latency_ms(50.0),
-            "p90": tally.latency_ms(90.0),
-            "p99": tally.latency_ms(99.0),
-            "p999": tally.latency_ms(99.9),
-            "max": tally.latency_ms(100.0),
-        },
-        "stages_ms": stages,
-        "cpu_us_per_message": report.cpu_us_per_message(),
-        "connections_opened": stats.connections_opened,
-        "tls": { "full": stats.tls_full, "resumed": stats.tls_resumed },
-        "rss_bytes": rss_bytes,
-    })
-}
-
-fn print_text(report: &LoadReport, stats: &PoolStats, wire: WireSettings, rss_bytes: Option<u64>) {
-    let tally = &report.tally;
-    out::line(format_args!(
-        "{} messages in {:.2} s: {:.0} messages/s ({}, {} connections, window {})",
-        tally.sent,
-        report.elapsed.as_secs_f64(),
-        report.messages_per_second(),
-        wire::mode_name(wire.wire),
-        wire.connections_max(),
-        wire::window_of(wire.wire)
-    ));
-    out::line(format_args!(
-        "latency      p50 {:.2} ms · p90 {:.2} · p99 {:.2} · p99.9 {:.2} · max {:.2}",
-        tally.latency_ms(50.0),
-        tally.latency_ms(90.0),
-        tally.latency_ms(99.0),
-        tally.latency_ms(99.9),
-        tally.latency_ms(100.0)
-    ));
-    let stages: Vec<_> = tally
-        .stages_ms()
-        .into_iter()
-        .filter(|(_, ms)| *ms >= 0.0005)
-        .map(|(name, ms)| format!("{name} {ms:.3}"))
-        .collect();
-    out::line(format_args!("stages, mean {} ms", stages.join(" · ")));
-    out::line(format_args!(
-        "cost         {:.1} µs of CPU a message · {} connections opened · {} TLS handshakes in full, {} resumed",
-        report.cpu_us_per_message(),
-        stats.connections_opened,
-        stats.tls_full,
-        stats.tls_resumed
-    ));
-    if let Some(rss) = rss_bytes {
-        out::line(format_args!(
-            "memory       {:.1} MiB resident",
-            rss as f64 / 1_048_576.0
-        ));
-    }
-    if let Some(failure) = &tally.first_failure {
-        out::line(format_args!(
-            "not sent     {} failed, {} unknown; the first: {failure}",
-            tally.failed, tally.unknown
-        ));
-    }
 }
 
 #[cfg(test)]
