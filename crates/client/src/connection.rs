@@ -20,10 +20,11 @@ use tokio::time::Sleep;
 use crate::config::Timeouts;
 use crate::dial::{Dialed, io_cause};
 use crate::dispatch::Take;
+use crate::endpoint::Ending;
 use crate::failure::{Cause, Failure, Kind, Scope, Stage};
 use crate::job::{self, Job, Outcome};
-use crate::pool::Shared;
 use crate::report::Timings;
+use crate::shared::Shared;
 use crate::stream::Stream;
 
 /// Slices in one write.
@@ -84,10 +85,7 @@ struct OnWire {
 pub(crate) struct Remains {
     pub(crate) returned: Vec<Job>,
     pub(crate) was_active: bool,
-    /// It ended while replies were due, and not by a 421.
-    pub(crate) was_cut: bool,
-    /// The peer broke the protocol's order.
-    pub(crate) was_odd: bool,
+    pub(crate) ending: Ending,
 }
 
 impl Connection {
@@ -131,13 +129,16 @@ impl Connection {
     /// Works until the connection has ended.
     pub(crate) async fn run(mut self: Box<Self>) -> Remains {
         std::future::poll_fn(|cx| self.poll(cx)).await;
-        let was_odd = matches!(self.lost, Cause::Protocol(_));
+        let ending = match self.lost {
+            Cause::Protocol(_) => Ending::Odd,
+            _ if self.was_cut => Ending::Cut,
+            _ => Ending::Well,
+        };
         self.settle(self.shared.now());
         Remains {
             returned: std::mem::take(&mut self.returned),
             was_active: self.is_active,
-            was_cut: self.was_cut,
-            was_odd,
+            ending,
         }
     }
 

@@ -9,7 +9,6 @@ use flow::breaker::Breaker;
 use flow::rng::Rng;
 use smtp::client::Credentials;
 
-use crate::connection::Remains;
 use crate::relay::Relay;
 
 /// Failures in a row after which others are dialed first.
@@ -20,6 +19,17 @@ const BREAKER_BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::
 const CUTS_MAX: u32 = 3;
 /// How long a suspect is spoken to in lockstep.
 const LOCKSTEP_FOR: Duration = Duration::from_secs(24 * 3600);
+
+/// How a connection ended, as far as it tells about its host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// With nothing due, or by a 421.
+    Well,
+    /// While replies were due.
+    Cut,
+    /// With a reply that breaks the protocol's order.
+    Odd,
+}
 
 /// All relays of a pool.
 #[derive(Debug)]
@@ -101,10 +111,13 @@ impl Endpoints {
     }
 
     /// Learns from how a connection ended whether this host can be pipelined to.
-    pub(crate) fn connection_ended(&self, endpoint: usize, remains: &Remains, now: Duration) {
+    pub(crate) fn connection_ended(&self, endpoint: usize, ending: Ending, now: Duration) {
         let mut memory = self.memory(endpoint);
-        memory.cuts = if remains.was_cut { memory.cuts + 1 } else { 0 };
-        if remains.was_odd || memory.cuts >= CUTS_MAX {
+        memory.cuts = match ending {
+            Ending::Well | Ending::Odd => 0,
+            Ending::Cut => memory.cuts + 1,
+        };
+        if ending == Ending::Odd || memory.cuts >= CUTS_MAX {
             tracing::info!(endpoint = %self.all[endpoint].name, "lost step: lockstep for a day");
             memory.cuts = 0;
             memory.lockstep_until = now + LOCKSTEP_FOR;

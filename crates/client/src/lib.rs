@@ -33,6 +33,8 @@ mod job;
 mod pool;
 mod relay;
 mod report;
+mod sending;
+mod shared;
 mod stream;
 mod tls;
 
