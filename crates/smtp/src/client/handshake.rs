@@ -5,7 +5,8 @@ use crate::extension::{Extensions, Mechanism};
 use crate::reply::{Reply, ReplyError, ReplyParser, Severity};
 
 use super::auth::{self, Credentials, Exchange, ExchangeError};
-use super::session::{Mode, Session};
+use super::mode::Mode;
+use super::session::Session;
 
 /// What to do about STARTTLS (RFC 3207).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -6,11 +6,14 @@
 
 mod auth;
 mod handshake;
+mod mode;
 mod session;
 mod settled;
+mod transaction;
 mod writing;
 
 pub use auth::{Credentials, CredentialsError};
 pub use handshake::{Handshake, HandshakeConfig, HandshakeError, HandshakeStage, StartTls, Step};
-pub use session::{BeginError, Mode, ProtocolError, Session};
+pub use mode::{BeginError, Mode, ProtocolError};
+pub use session::Session;
 pub use settled::{End, Marks, Settled, TransactionStage};

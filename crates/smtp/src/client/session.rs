@@ -28,87 +28,12 @@ use crate::command::{self, Body, MailParameters};
 use crate::content::Content;
 use crate::envelope::Envelope;
 use crate::extension::Extensions;
-use crate::reply::{Reply, ReplyError, ReplyParser, Severity};
+use crate::reply::{Reply, ReplyParser, Severity};
 
+use super::mode::{BeginError, Mode, ProtocolError};
 use super::settled::{End, Marks, Settled, TransactionStage};
+use super::transaction::Transaction;
 use super::writing::{Form, Writing};
-
-/// How commands are grouped.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Mode {
-    /// One command, one reply.
-    Lockstep,
-    /// One transaction's commands in a group.
-    Pipelined,
-    /// A transaction's content and the next one's commands in a group.
-    Overlapped,
-    /// Whole transactions by BDAT, several of them unanswered.
-    Windowed {
-        /// Unanswered transactions, at least 1.
-        transactions_max: u8,
-        /// Octets of unanswered content; one transaction is always allowed.
-        bytes_max: usize,
-    },
-}
-
-impl Mode {
-    /// Unanswered content in a window unless set otherwise: 256 KiB.
-    pub const WINDOW_BYTES_MAX: usize = 256 * 1024;
-
-    /// This mode, or the best that the server's extensions allow below it.
-    #[must_use]
-    pub fn negotiated(self, extensions: &Extensions) -> Self {
-        match self {
-            _ if !extensions.pipelining => Self::Lockstep,
-            Self::Windowed { .. } if !extensions.chunking => Self::Overlapped,
-            mode => mode,
-        }
-    }
-}
-
-/// Why a transaction was not begun. Nothing was written.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum BeginError {
-    /// The content has octets over 127.
-    #[error("the content needs 8BITMIME and the server does not offer it")]
-    No8BitMime,
-    /// An address or header has UTF-8 (RFC 6531 §3.2).
-    #[error("an address or the header needs SMTPUTF8 and the server does not offer it")]
-    NoSmtpUtf8,
-    /// The content is longer than the server's SIZE (RFC 1870 §6.1).
-    #[error("the content has {size_bytes} octets and the server takes {size_bytes_max}")]
-    TooLarge {
-        /// Ours.
-        size_bytes: u64,
-        /// Theirs.
-        size_bytes_max: u64,
-    },
-    /// The server's LIMITS RCPTMAX (RFC 9422) is lower than the number of recipients.
-    #[error("the server takes {recipients_max} recipients in a transaction")]
-    TooManyRecipients {
-        /// Theirs.
-        recipients_max: u32,
-    },
-    /// [`Session::may_begin`] was not asked, or said no.
-    #[error("the session cannot begin a transaction now")]
-    NotNow,
-}
-
-/// What the server did that SMTP does not allow. The session is over.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ProtocolError {
-    /// Not a reply.
-    #[error(transparent)]
-    Reply(#[from] ReplyError),
-    /// A reply to nothing, or to something not yet written.
-    #[error("the server sent a reply that nothing had asked for: {0}")]
-    Unsolicited(Reply),
-    /// A reply whose code has no meaning at its place.
-    #[error("the server's reply makes no sense here: {0}")]
-    Nonsense(Reply),
-}
 
 /// A connection that is ready for mail.
 #[derive(Debug)]
@@ -145,62 +70,6 @@ enum State {
     Quitting,
     /// An error or the end of the stream: nothing more will be written or read.
     Over,
-}
-
-#[derive(Debug)]
-struct Transaction {
-    id: u64,
-    stage: TransactionStage,
-    /// Content not yet handed to `writing`.
-    content: Option<Content>,
-    content_len: usize,
-    by_bdat: bool,
-    recipients: usize,
-    recipients_replied: usize,
-    refused: Vec<(usize, Reply)>,
-    /// The first reply that settles it against everybody: to MAIL or DATA.
-    verdict: Option<(TransactionStage, Reply)>,
-    marks: Marks,
-}
-
-impl Transaction {
-    fn all_refused(&self) -> bool {
-        self.refused.len() == self.recipients
-    }
-
-    /// Still waiting for leave to write content.
-    fn awaits_go_ahead(&self) -> bool {
-        !self.by_bdat && self.stage <= TransactionStage::Data
-    }
-
-    /// The step whose reply comes next; content that is not wholly written is a step of its own.
-    fn step(&self) -> TransactionStage {
-        match self.stage {
-            TransactionStage::Final if self.marks.content.is_none() => TransactionStage::Content,
-            stage => stage,
-        }
-    }
-
-    fn settle(self, end: End) -> Settled {
-        Settled {
-            id: self.id,
-            stage: self.step(),
-            refused: self.refused,
-            end,
-            marks: self.marks,
-        }
-    }
-
-    /// How it ends when no reply will come any more.
-    fn cut_off(self) -> Settled {
-        let end = match (&self.verdict, self.marks.content) {
-            (Some((stage, reply)), _) => End::Refused(*stage, reply.clone()),
-            (None, _) if self.all_refused() => End::AllRefused,
-            (None, Some(_)) => End::Unknown,
-            (None, None) => End::NotSent,
-        };
-        self.settle(end)
-    }
 }
 
 impl Session {
