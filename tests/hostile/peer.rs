@@ -13,6 +13,10 @@ impl Heard {
         self.0.lock().unwrap().clone()
     }
 
+    pub(crate) fn note(&self, line: impl Into<String>) {
+        self.0.lock().unwrap().push(line.into());
+    }
+
     pub(crate) fn count(&self, verb: &str) -> usize {
         let lines = self.lines();
         lines.iter().filter(|line| line.starts_with(verb)).count()
@@ -86,7 +90,7 @@ impl<S: Read + Write> Conn<S> {
         match self.stream.read_line(&mut line) {
             Ok(1..) => {
                 let line = line.trim_end().to_owned();
-                self.heard.0.lock().unwrap().push(line.clone());
+                self.heard.note(&line);
                 Some(line)
             }
             _ => None,
