@@ -174,6 +174,29 @@ fn time(findings: &Findings) -> String {
 }
 
 fn storm(aftermath: &Aftermath, seed: u64) -> String {
+    let verdict = match aftermath.is_exactly_once() {
+        true => "Every recipient got the mail exactly once, or is named unknown.",
+        false => "Not every recipient is accounted for: this is a defect.",
+    };
+    format!(
+        "<section><h2>In a storm</h2><p class=\"verdict\">{verdict}</p>\
+         <p>{attempts} attempts over {connections} connections in {seconds:.1} s, {refused} refusals. The counts below \
+         compare what the client reported with what the server's own records say.</p>{became}{weather}\
+         <h3>Why “unknown”</h3><p>When a connection is cut after the content went out and before the reply came back, nobody can \
+         know whether the server took the message (RFC 1047). Sending it again may deliver it twice; leaving it may lose it. \
+         mailrail does neither on its own: it names them and leaves the choice to you.</p>{named}</section>",
+        attempts = aftermath.attempts,
+        connections = aftermath.connections,
+        seconds = aftermath.elapsed.as_secs_f64(),
+        refused = aftermath.refused,
+        became = what_became(aftermath),
+        weather = weather(seed),
+        named = named(&aftermath.unknown_named),
+    )
+}
+
+fn what_became(aftermath: &Aftermath) -> String {
+    let wrong = aftermath.wrong.len() as u64;
     let parts = [
         (
             "ok",
@@ -191,56 +214,36 @@ fn storm(aftermath: &Aftermath, seed: u64) -> String {
             "reported unknown, not there",
         ),
         ("left", aftermath.not_sent, "reported not sent, not there"),
-        (
-            "bad",
-            aftermath.wrong.len() as u64,
-            "duplicates, losses, false reports",
-        ),
+        ("bad", wrong, "duplicates, losses, false reports"),
     ];
     let row = Row {
         label: format!("{} recipients", aftermath.recipients),
         parts: parts
-            .iter()
-            .map(|(class, count, _)| (*class, *count as f64))
-            .collect(),
+            .map(|(class, count, _)| (class, count as f64))
+            .to_vec(),
         value: String::new(),
     };
-    let legend: String = parts
-        .iter()
-        .map(|(class, count, words)| {
-            format!("<li><i class=\"{class}-back\"></i><b>{count}</b> {words}</li>")
-        })
-        .collect();
-    let weather: String = RULES
-        .iter()
-        .map(|(_, words)| format!("<li>{words}</li>"))
-        .collect();
-    let verdict = match aftermath.is_exactly_once() {
-        true => "Every recipient got the mail exactly once, or is named unknown.",
-        false => "Not every recipient is accounted for: this is a defect.",
-    };
-    let named = match aftermath.unknown_named.is_empty() {
-        true => String::new(),
-        false => format!(
-            "<details><summary>Some of the unknown, by name</summary><p>{}</p></details>",
-            aftermath.unknown_named.join(", ")
-        ),
-    };
+    let legend = parts.map(|(class, count, words)| {
+        format!("<li><i class=\"{class}-back\"></i><b>{count}</b> {words}</li>")
+    });
+    let chart = chart::bars("What became of the recipients", &[row]);
+    format!("{chart}<ul class=\"legend tall\">{}</ul>", legend.concat())
+}
+
+fn weather(seed: u64) -> String {
+    let rules = RULES.map(|(_, words)| format!("<li>{words}</li>"));
     format!(
-        "<section><h2>In a storm</h2><p class=\"verdict\">{verdict}</p>\
-         <p>{attempts} attempts over {connections} connections in {seconds:.1} s, {refused} refusals. The counts below \
-         compare what the client reported with what the server's own records say.</p>{chart}\
-         <ul class=\"legend tall\">{legend}</ul>\
-         <h3>The weather</h3><ul><li>a sender and recipient not seen before are turned away for {greylist} ms (greylisting)</li>\
-         {weather}</ul><p class=\"note\">Drawn from seed {seed}; <code>--seed</code> makes other weather.</p>\
-         <h3>Why “unknown”</h3><p>When a connection is cut after the content went out and before the reply came back, nobody can \
-         know whether the server took the message (RFC 1047). Sending it again may deliver it twice; leaving it may lose it. \
-         mailrail does neither on its own: it names them and leaves the choice to you.</p>{named}</section>",
-        attempts = aftermath.attempts,
-        connections = aftermath.connections,
-        seconds = aftermath.elapsed.as_secs_f64(),
-        refused = aftermath.refused,
-        chart = chart::bars("What became of the recipients", &[row]),
-        greylist = GREYLIST.as_millis(),
+        "<h3>The weather</h3><ul><li>a sender and recipient not seen before are turned away for {} ms \
+         (greylisting)</li>{}</ul><p class=\"note\">Drawn from seed {seed}; <code>--seed</code> makes other weather.</p>",
+        GREYLIST.as_millis(),
+        rules.concat(),
     )
+}
+
+fn named(unknown: &[String]) -> String {
+    if unknown.is_empty() {
+        return String::new();
+    }
+    let names = unknown.join(", ");
+    format!("<details><summary>Some of the unknown, by name</summary><p>{names}</p></details>")
 }

@@ -1,6 +1,6 @@
 //! A mailing: check the list, open the record, send, sum up.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use client::PoolBuilder;
@@ -13,7 +13,7 @@ use super::record::{Event, Identity, Record, RecordError, RowState, States};
 use super::settings::{Bulk, Settings, Start};
 use super::summary::Facts;
 use crate::cmd::relay;
-use crate::cmd::wire::{self, WireSettings};
+use crate::cmd::wire::WireSettings;
 use crate::exit::{Exit, OrExit, Outcome, Stop};
 use crate::machine;
 use crate::out;
@@ -75,26 +75,17 @@ fn show(settings: &Settings, bulk: &Bulk, checked: &Checked) {
 
 async fn send(builder: PoolBuilder, options: Options, bulk: &Bulk, checked: &Checked) -> Outcome {
     let pool = builder.build().or_exit(Exit::Usage)?;
-    // Before the record: a relay that is not there leaves nothing behind.
     let identity = identity(bulk, checked);
-    let resumed = match bulk.start {
-        Start::Afresh if bulk.record.exists() => {
-            return Err(RecordError::Exists(bulk.record.clone())).or_exit(Exit::Usage);
-        }
-        Start::Afresh => None,
-        Start::Resume { .. } => {
-            let resumed = Record::resume(&bulk.record, &identity, checked.row_max);
-            Some(resumed.map_err(record_stop)?)
-        }
-    };
+    let resumed = take_up(bulk, &identity, checked)?;
     let plan = Plan::new(bulk, checked, resumed.as_ref().map(|(_, states)| states));
+    // Before there is a record: a relay that is not there leaves nothing behind.
     relay::check(&pool).await?;
     let (record, states) = match resumed {
         Some((record, states)) => (record, Some(states)),
-        None => (
-            Record::create(&bulk.record, &identity).map_err(record_stop)?,
-            None,
-        ),
+        None => {
+            let record = Record::create(&bulk.record, &identity).map_err(record_stop)?;
+            (record, None)
+        }
     };
     let feed = Arc::new(Feed {
         record: Arc::new(record),
@@ -105,15 +96,12 @@ async fn send(builder: PoolBuilder, options: Options, bulk: &Bulk, checked: &Che
         error: Mutex::new(None),
     });
     let in_flight_max = in_flight_max(options.wire);
+    let delivery = Delivery::new(pool.clone(), Arc::clone(&feed), in_flight_max);
+    let delivery = Arc::new(delivery);
     let progress = Progress::start(&feed.counts, plan.total, options.is_json);
-    let batch_rows = (2 * in_flight_max).clamp(1, BATCH_ROWS_MAX);
-    let batches = feed::start(&feed, bulk, states, batch_rows);
-    let delivery = Arc::new(Delivery::new(
-        pool.clone(),
-        Arc::clone(&feed),
-        in_flight_max,
-    ));
     let cpu = machine::CpuMeter::start();
+    let batch_rows = (2 * in_flight_max).min(BATCH_ROWS_MAX);
+    let batches = feed::start(&feed, bulk, states, batch_rows);
     let delivered = delivery.run(batches).await;
     let cpu_share = cpu.share_since().unwrap_or(0.0);
     drop(progress);
@@ -121,19 +109,12 @@ async fn send(builder: PoolBuilder, options: Options, bulk: &Bulk, checked: &Che
     let stats = pool.stats();
     let _ = tokio::time::timeout(QUIT_MAX, pool.close()).await;
     let facts = Facts {
-        counts: &feed.counts,
-        tally: &delivery
-            .tally
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner),
+        feed: &feed,
+        tally: &delivery.tally(),
         delivered: &delivered,
-        times: &feed.times,
         stats,
         cpu_share,
-        rate_per_second: options.wire.rate.map(flow::rate::RateLimit::per_second),
-        connections_max: options.wire.connections_max(),
-        window: wire::window_of(options.wire.wire),
-        record: &bulk.record,
+        wire: options.wire,
         plan,
     };
     if options.is_json {
@@ -143,6 +124,23 @@ async fn send(builder: PoolBuilder, options: Options, bulk: &Bulk, checked: &Che
     }
     synced.or_exit_with(Exit::Temporary, "the record cannot be made durable")?;
     exit_of(&delivered, &feed.counts, plan)
+}
+
+/// The record of an earlier run that is to go on; `None` where this one starts afresh.
+fn take_up(
+    bulk: &Bulk,
+    identity: &Identity,
+    checked: &Checked,
+) -> Result<Option<(Record, States)>, Stop> {
+    match bulk.start {
+        Start::Afresh if bulk.record.exists() => {
+            Err(record_stop(RecordError::Exists(bulk.record.clone())))
+        }
+        Start::Afresh => Ok(None),
+        Start::Resume { .. } => Record::resume(&bulk.record, identity, checked.row_max)
+            .map(Some)
+            .map_err(record_stop),
+    }
 }
 
 fn identity(bulk: &Bulk, checked: &Checked) -> Identity {

@@ -145,24 +145,8 @@ fn no_such_column(list: &List, bulk: &Bulk, error: &message::TemplateError) -> S
 /// Says what is wrong with the list; stops unless the valid rows are to be sent all the same.
 pub(super) fn judge(bulk: &Bulk, checked: &Checked) -> Result<(), Stop> {
     let list = bulk.list.display();
-    let duplicates = &checked.duplicates;
-    if duplicates.count > 0 {
-        let rows: Vec<_> = duplicates.first.iter().map(u64::to_string).collect();
-        let more = if duplicates.count as usize > rows.len() {
-            ", …"
-        } else {
-            ""
-        };
-        let what = if bulk.skip_duplicates {
-            "are skipped"
-        } else {
-            "are sent to as well (--skip-duplicates leaves them out)"
-        };
-        eprintln!(
-            "mailrail: {list}: {} rows have the address of an earlier row and {what}: {}{more}",
-            duplicates.count,
-            rows.join(", "),
-        );
+    if checked.duplicates.count > 0 {
+        eprintln!("mailrail: {list}: {}", duplicate_words(bulk, checked));
     }
     if checked.is_partly_compared {
         eprintln!("mailrail: {list}: only the first {COMPARED_MAX} addresses were compared");
@@ -170,22 +154,43 @@ pub(super) fn judge(bulk: &Bulk, checked: &Checked) -> Result<(), Stop> {
     if checked.invalid.count == 0 {
         return Ok(());
     }
-    let mut words = format!("{list}: {} rows cannot be sent to:", checked.invalid.count);
-    for flaw in &checked.invalid.first {
-        words.push_str("\n  ");
-        words.push_str(flaw);
-    }
-    let shown = checked.invalid.first.len() as u64;
-    if checked.invalid.count > shown {
-        words.push_str(&format!("\n  … and {} more", checked.invalid.count - shown));
-    }
+    let words = format!("{list}: {}", invalid_words(&checked.invalid));
     if bulk.skip_invalid && checked.valid > 0 {
         eprintln!("mailrail: {words}");
         return Ok(());
     }
+    let advice = "nothing was sent; mend the list, or leave these rows out with --skip-invalid";
+    Err(Stop::new(Exit::Data, format_args!("{words}\n{advice}")))
+}
+
+fn duplicate_words(bulk: &Bulk, checked: &Checked) -> String {
+    let Noted { count, first } = &checked.duplicates;
+    let rows: Vec<_> = first.iter().map(u64::to_string).collect();
+    let more = if *count > rows.len() as u64 {
+        ", …"
+    } else {
+        ""
+    };
+    let what = if bulk.skip_duplicates {
+        "are skipped"
+    } else {
+        "are sent to as well (--skip-duplicates leaves them out)"
+    };
+    let rows = rows.join(", ");
+    format!("{count} rows have the address of an earlier row and {what}: {rows}{more}")
+}
+
+fn invalid_words(invalid: &Noted<String>) -> String {
+    let mut words = format!("{} rows cannot be sent to:", invalid.count);
+    for flaw in &invalid.first {
+        words.push_str("\n  ");
+        words.push_str(flaw);
+    }
+    let more = invalid.count - invalid.first.len() as u64;
+    if more > 0 {
+        words.push_str(&format!("\n  … and {more} more"));
+    }
     words
-        .push_str("\nnothing was sent; mend the list, or leave these rows out with --skip-invalid");
-    Err(Stop::new(Exit::Data, words))
 }
 
 /// Addresses met so far, in bounded memory: 64-bit hashes of the first [`COMPARED_MAX`].

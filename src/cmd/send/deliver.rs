@@ -1,7 +1,7 @@
 //! Batches go out, outcomes go into the record.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use client::{Accepted, Cause, Failure, Kind, Pool, Report, Scope, Stage, Timings};
@@ -34,10 +34,10 @@ pub(super) enum StopReason {
 
 /// What all deliveries share.
 pub(super) struct Delivery {
-    pub(super) pool: Pool,
-    pub(super) feed: Arc<Feed>,
-    pub(super) in_flight_max: usize,
-    pub(super) tally: Mutex<Tally>,
+    pool: Pool,
+    feed: Arc<Feed>,
+    in_flight_max: usize,
+    tally: Mutex<Tally>,
     /// Results in a row that never came as far as MAIL.
     unoffered_in_a_row: AtomicU64,
     /// See [`REFUSALS_IN_A_ROW_MAX`].
@@ -66,6 +66,11 @@ impl Delivery {
             stop_reason: Mutex::new(None),
             stop: Notify::new(),
         }
+    }
+
+    /// What was measured so far.
+    pub(super) fn tally(&self) -> MutexGuard<'_, Tally> {
+        lock(&self.tally)
     }
 
     /// Sends batches until there are no more, or the run is to stop; what is on the wire then may
@@ -343,6 +348,6 @@ fn message_id(content: &Content) -> Option<&str> {
     std::str::from_utf8(value).ok()
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,6 +1,5 @@
 //! The closing summary: what became of the rows, where the time went, and what bounds the rate.
 
-use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use client::PoolStats;
@@ -8,27 +7,22 @@ use serde_json::json;
 
 use super::bulk::Plan;
 use super::deliver::{Delivered, StopReason};
-use super::feed::FeedTimes;
-use super::progress::Counts;
+use super::feed::Feed;
 use super::record::Event;
 use crate::bound::{Bound, Work};
+use crate::cmd::wire::{self, WireSettings};
 use crate::load::Tally;
 use crate::out;
 
 /// All that the summary is made of.
 pub(super) struct Facts<'a> {
-    pub(super) counts: &'a Counts,
+    pub(super) feed: &'a Feed,
     pub(super) tally: &'a Tally,
     pub(super) delivered: &'a Delivered,
-    pub(super) times: &'a FeedTimes,
     pub(super) stats: PoolStats,
     /// Of all this machine's CPUs, the share that was busy with whatever; 0 to 1.
     pub(super) cpu_share: f64,
-    pub(super) rate_per_second: Option<f64>,
-    pub(super) connections_max: usize,
-    /// Messages unanswered on a connection; above 1, all of one travels in one flight.
-    pub(super) window: u8,
-    pub(super) record: &'a Path,
+    pub(super) wire: WireSettings,
     pub(super) plan: Plan,
 }
 
@@ -42,7 +36,7 @@ impl Facts<'_> {
         use Event::{Failed, Rejected, Sent, Skipped, TimedOut, Unknown};
         let done: u64 = [Sent, Rejected, Failed, TimedOut, Unknown, Skipped]
             .into_iter()
-            .map(|event| self.counts.get(event))
+            .map(|event| self.feed.counts.get(event))
             .sum();
         self.plan.total.saturating_sub(done)
     }
@@ -51,18 +45,18 @@ impl Facts<'_> {
         let work = Work {
             tally: self.tally,
             elapsed: self.delivered.elapsed,
-            rate_per_second: self.rate_per_second,
+            rate_per_second: self.wire.rate.map(flow::rate::RateLimit::per_second),
             cpu_share: self.cpu_share,
-            window: self.window,
-            is_at_cap: self.stats.connections_open_max >= self.connections_max,
+            window: wire::window_of(self.wire.wire),
+            is_at_cap: self.stats.connections_open_max >= self.wire.connections_max(),
             starved: Some((self.delivered.starved, self.feed_words())),
         };
         work.bound()
     }
 
     fn feed_words(&self) -> &'static str {
-        let making = self.times.making.load(Ordering::Relaxed);
-        let syncing = self.times.syncing.load(Ordering::Relaxed);
+        let making = self.feed.times.making.load(Ordering::Relaxed);
+        let syncing = self.feed.times.syncing.load(Ordering::Relaxed);
         if making > syncing {
             "making the messages (templates, signatures)"
         } else {
@@ -80,13 +74,13 @@ impl Facts<'_> {
             .collect();
         let bound = self.bound();
         json!({
-            "sent": self.counts.get(Event::Sent),
-            "rejected": self.counts.get(Event::Rejected),
-            "failed": self.counts.get(Event::Failed),
-            "timed_out": self.counts.get(Event::TimedOut),
-            "unknown": self.counts.get(Event::Unknown),
+            "sent": self.feed.counts.get(Event::Sent),
+            "rejected": self.feed.counts.get(Event::Rejected),
+            "failed": self.feed.counts.get(Event::Failed),
+            "timed_out": self.feed.counts.get(Event::TimedOut),
+            "unknown": self.feed.counts.get(Event::Unknown),
             "unknown_rows": self.unknown_json(),
-            "skipped": self.counts.get(Event::Skipped),
+            "skipped": self.feed.counts.get(Event::Skipped),
             "not_attempted": self.not_attempted(),
             "left_failed": self.plan.left_failed,
             "given_up": self.plan.given_up,
@@ -102,12 +96,12 @@ impl Facts<'_> {
             "tls": { "full": self.stats.tls_full, "resumed": self.stats.tls_resumed },
             "bound_by": bound.as_ref().map(|bound| bound.by),
             "bound_share": bound.as_ref().map(|bound| bound.share),
-            "record": self.record,
+            "record": self.feed.record.path(),
         })
     }
 
     fn unknown_json(&self) -> Vec<serde_json::Value> {
-        let rows = self.counts.unknown_rows().into_iter();
+        let rows = self.feed.counts.unknown_rows().into_iter();
         rows.map(|(row, email)| json!({ "row": row, "email": email }))
             .collect()
     }
@@ -126,7 +120,7 @@ impl Facts<'_> {
 
     /// Some lines for people.
     pub(super) fn print(&self) {
-        let count = |event| self.counts.get(event);
+        let count = |event| self.feed.counts.get(event);
         out::line(format_args!(
             "{} sent in {:.1} s: {:.0} messages/s",
             count(Event::Sent),
@@ -153,16 +147,19 @@ impl Facts<'_> {
         if self.tally.sent > 0 {
             self.print_times();
         }
-        out::line(format_args!("record       {}", self.record.display()));
+        out::line(format_args!(
+            "record       {}",
+            self.feed.record.path().display()
+        ));
         self.print_advice();
     }
 
     fn name_unknown(&self) {
-        let named = self.counts.unknown_rows();
+        let named = self.feed.counts.unknown_rows();
         for (row, email) in &named {
             out::line(format_args!("  row {row}: {email}"));
         }
-        if self.counts.get(Event::Unknown) > named.len() as u64 {
+        if self.feed.counts.get(Event::Unknown) > named.len() as u64 {
             out::line(format_args!(
                 "  … the others are in the record, with \"event\":\"unknown\""
             ));
@@ -205,13 +202,13 @@ impl Facts<'_> {
                 self.not_attempted()
             ));
         }
-        let failed = self.counts.get(Event::Failed) + self.counts.get(Event::TimedOut);
+        let failed = self.feed.counts.get(Event::Failed) + self.feed.counts.get(Event::TimedOut);
         if failed + self.plan.left_failed > 0 {
             out::line(format_args!(
                 "--retry-failed takes up those that failed for now"
             ));
         }
-        if self.counts.get(Event::Unknown) > 0 {
+        if self.feed.counts.get(Event::Unknown) > 0 {
             out::line(format_args!(
                 "--resend-unknown sends the unknown again, perhaps for the second time"
             ));
