@@ -128,7 +128,14 @@ impl Connection {
 
     /// Works until the connection has ended.
     pub(crate) async fn run(mut self: Box<Self>) -> Remains {
-        std::future::poll_fn(|cx| self.poll(cx)).await;
+        std::future::poll_fn(|cx| {
+            let ended = self.poll(cx);
+            if ended.is_ready() {
+                self.stream.say_goodbye(cx);
+            }
+            ended
+        })
+        .await;
         let ending = match self.lost {
             Cause::Protocol(_) => Ending::Odd,
             _ if self.was_cut => Ending::Cut,

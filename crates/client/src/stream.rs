@@ -63,4 +63,12 @@ impl Stream {
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
+
+    /// Says goodbye as TLS has it, as far as that goes without waiting.
+    pub(crate) fn say_goodbye(&mut self, cx: &mut Context<'_>) {
+        if let Self::Tls(stream) = self {
+            // Whether it gets there changes nothing for anybody.
+            let _ = Pin::new(stream).poll_shutdown(cx);
+        }
+    }
 }

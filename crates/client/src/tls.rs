@@ -171,3 +171,28 @@ impl ServerCertVerifier for AnyCertificate {
         self.0.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A configuration owns its ticket store, so one that is not shared shares no tickets.
+    #[test]
+    fn a_checked_and_an_unchecked_session_never_share_a_ticket_store() {
+        let identity = rcgen::generate_simple_self_signed(["h".to_owned()]).unwrap();
+        let settings = |accept_any_certificate| TlsSettings {
+            roots: vec![identity.cert.der().clone()],
+            accept_any_certificate,
+            ..TlsSettings::default()
+        };
+        let share = |clients: &TlsClients, one, other| {
+            Arc::ptr_eq(&clients.for_mode(one), &clients.for_mode(other))
+        };
+        let clients = TlsClients::new(&settings(false), true).unwrap();
+        assert!(!share(&clients, TlsMode::Opportunistic, TlsMode::Required));
+        assert!(!share(&clients, TlsMode::Opportunistic, TlsMode::Implicit));
+        assert!(share(&clients, TlsMode::Required, TlsMode::Implicit));
+        let careless = TlsClients::new(&settings(true), true).unwrap();
+        assert!(share(&careless, TlsMode::Opportunistic, TlsMode::Required));
+    }
+}
