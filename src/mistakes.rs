@@ -19,6 +19,11 @@ impl Mistakes {
         self.has_usage = true;
     }
 
+    /// Whether nothing is wrong so far.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.texts.is_empty()
+    }
+
     /// The value, or `None` and a note: `flag: error`.
     pub(crate) fn take<T>(&mut self, flag: &str, result: Result<T, impl Display>) -> Option<T> {
         result

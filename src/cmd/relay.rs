@@ -112,7 +112,8 @@ impl RelayArgs {
             ));
             return None;
         }
-        if relay.user.is_some() {
+        // Nobody types a password only to be told of other mistakes.
+        if relay.user.is_some() && mistakes.is_empty() {
             let password = self.read_password(&relay);
             relay.password = Some(Secret::new(mistakes.take("password", password)?));
         }

@@ -245,5 +245,5 @@ fn named(unknown: &[String]) -> String {
         return String::new();
     }
     let names = unknown.join(", ");
-    format!("<details><summary>Some of the unknown, by name</summary><p>{names}</p></details>")
+    format!("<details><summary>The unknown, by name</summary><p>{names}</p></details>")
 }

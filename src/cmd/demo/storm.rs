@@ -29,11 +29,11 @@ pub(crate) const RULES: [(&str, &str); 6] = [
     ),
     (
         "at = \"rcpt\", probability = 0.01, do = \"reset\"",
-        "1 % of all connections are reset at RCPT",
+        "1 % of all recipients meet a connection that is reset",
     ),
     (
         "at = \"content\", probability = 0.02, do = \"drop\"",
-        "2 % are cut in mid-content",
+        "2 % of all messages are cut off in mid-content",
     ),
     (
         "at = \"final\", probability = 0.02, do = \"lose-reply\"",
@@ -46,6 +46,10 @@ pub(crate) const GREYLIST: Duration = Duration::from_millis(300);
 const TRIES: u32 = 4;
 /// … and how often those that failed for now are taken up again.
 const ROUNDS: usize = 30;
+/// Unknown recipients that are named.
+const NAMED_MAX: usize = 1000;
+/// Of them on the terminal; the report has all.
+const PRINTED_MAX: usize = 3;
 /// Between two rounds.
 const ROUND_PAUSE: Duration = Duration::from_millis(200);
 
@@ -63,7 +67,7 @@ pub(crate) struct Aftermath {
     pub(crate) not_sent: u64,
     /// Whatever else: a duplicate, a loss, a false report.
     pub(crate) wrong: Vec<String>,
-    /// The first of the unknown.
+    /// The unknown, up to [`NAMED_MAX`].
     pub(crate) unknown_named: Vec<String>,
     pub(crate) attempts: u64,
     pub(crate) connections: u64,
@@ -101,6 +105,12 @@ impl fmt::Display for Aftermath {
             self.unknown_arrived,
             self.unknown_lost,
         )?;
+        for name in self.unknown_named.iter().take(PRINTED_MAX) {
+            writeln!(f, "        {name}")?;
+        }
+        if self.unknown_named.len() > PRINTED_MAX {
+            writeln!(f, "        … all named in the report")?;
+        }
         writeln!(f, "  {:>5} reported not sent, and not there", self.not_sent)?;
         writeln!(
             f,
@@ -214,7 +224,7 @@ impl Aftermath {
                     said.word()
                 )),
             }
-            if *said == Said::Unknown && self.unknown_named.len() < 12 {
+            if *said == Said::Unknown && self.unknown_named.len() < NAMED_MAX {
                 self.unknown_named.push(address);
             }
         }

@@ -375,6 +375,8 @@ impl Read for Limited {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn open(name: &str, text: impl AsRef<[u8]>) -> Result<List, ListError> {
@@ -470,5 +472,24 @@ mod tests {
         assert!(list.next_row().unwrap().is_some());
         let error = list.next_row().err().unwrap().to_string();
         assert!(error.contains("row 3 is longer than 1 MiB"), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_rows_in_order_or_an_error(
+            bytes in prop::collection::vec(prop::sample::select(&b"a@b.\",;\n\r\t{}:1 \xff"[..]), 0..200),
+            is_csv: bool,
+        ) {
+            let (name, head) = if is_csv { ("l.csv", "email,a\n") } else { ("l.jsonl", "") };
+            let mut list = open(name, [head.as_bytes(), &bytes].concat()).unwrap();
+            let mut last = 0;
+            while let Some(row) = list.next_row().unwrap() {
+                prop_assert!(row.number > last);
+                last = row.number;
+                if let Ok(person) = row.person {
+                    prop_assert!(person.variables.contains_key(EMAIL));
+                }
+            }
+        }
     }
 }
