@@ -12,6 +12,8 @@ mod smuggling;
 mod tls;
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -429,4 +431,69 @@ async fn an_idle_connection_that_speaks_out_of_turn_is_given_up_for_another() {
         assert!(report.is_accepted(), "{report:?}");
     }
     assert_eq!(heard.count("DATA"), 3);
+}
+
+/// Serves the connections after the first few, which it refuses; takes no message before `wanted`
+/// connections are open at once.
+fn refuses_at_first(refused: usize, wanted: usize) -> SocketAddr {
+    let accepted = AtomicUsize::new(0);
+    let open = (Mutex::new(0), Condvar::new());
+    let (addr, _) = peer(move |mut conn| {
+        let number = accepted.fetch_add(1, Ordering::Relaxed);
+        if (1..=refused).contains(&number) {
+            conn.say("554 not now\r\n");
+            return;
+        }
+        let (count, grown) = &open;
+        conn.serve(OFFERS, |_, line| {
+            if line.starts_with("EHLO") {
+                *count.lock().unwrap() += 1;
+                grown.notify_all();
+            }
+            if line == "FINAL" {
+                let count = count.lock().unwrap();
+                drop(grown.wait_while(count, |count| *count < wanted));
+            }
+            None
+        });
+    });
+    addr
+}
+
+#[tokio::test]
+async fn after_refused_connections_the_pool_grows_back_to_its_cap() {
+    let addr = refuses_at_first(4, 5);
+    let pool = pool(addr)
+        .concurrency(Concurrency::Fixed(5))
+        .build()
+        .unwrap();
+    for report in join_all((0..20).map(|_| send(&pool))).await {
+        assert!(report.is_accepted(), "{report:?}");
+    }
+    let stats = pool.stats();
+    assert_eq!(
+        (stats.connections_failed, stats.connections_open_max),
+        (4, 5)
+    );
+}
+
+#[tokio::test]
+async fn closing_does_not_wait_for_a_server_that_never_greets() {
+    let (addr, heard) = peer::raw_peer(|stream, heard| {
+        heard.note("connected");
+        peer::Conn::new(stream, heard).fall_silent();
+    });
+    let pool = pool(addr).build().unwrap();
+    let sent = tokio::spawn({
+        let pool = pool.clone();
+        async move { pool.send(envelope(), content()).await }
+    });
+    while heard.lines().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let closed = tokio::time::timeout(LONG / 2, pool.close()).await;
+    closed.expect("it closes before the timeout of the greeting");
+    let report = sent.await.unwrap();
+    let failure = report.first_failure().unwrap();
+    assert!(matches!(failure.cause, Cause::PoolClosed), "{failure}");
 }

@@ -257,14 +257,31 @@ impl Dispatch {
         }
     }
 
+    /// One more connection if more messages wait than those that are being opened will take first:
+    /// messages open connections as they arrive, but none in place of those that failed.
+    pub(crate) fn grow(&mut self, now: Duration) -> Kick {
+        let is_paced = self.paced_until.is_some_and(|until| until > now);
+        if is_paced || self.queue.len() <= self.opening + 1 {
+            return Kick::Nothing;
+        }
+        self.open_slot(now).map_or(Kick::Nothing, Kick::Open)
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.is_closing
+    }
+
     /// A dial failed. Where no other connection lives to serve them, the messages that wait fail
     /// with it: their callers decide whether to come again.
     pub(crate) fn dial_failed(&mut self, slot: usize, failure: &Failure, now: Duration) {
         self.opening -= 1;
         self.release(slot);
         self.stats.connections_failed += 1;
-        self.dial_not_before = now + self.dial_pause;
-        self.dial_pause = (self.dial_pause * 2).min(DIAL_PAUSE_MAX);
+        // Dials that failed together are one reason to pause, not many.
+        if self.dial_not_before <= now {
+            self.dial_not_before = now + self.dial_pause;
+            self.dial_pause = (self.dial_pause * 2).min(DIAL_PAUSE_MAX);
+        }
         for told in self.checks.drain(..) {
             let _ = told.send(Err(failure.clone()));
         }
@@ -504,7 +521,7 @@ fn queue_failure(cause: Cause) -> Failure {
     }
 }
 
-fn pool_closed() -> Failure {
+pub(crate) fn pool_closed() -> Failure {
     queue_failure(Cause::PoolClosed)
 }
 

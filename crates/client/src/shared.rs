@@ -13,7 +13,7 @@ use crate::config::Wire;
 use crate::connection::{self, Connection, Remains};
 use crate::cpu::CpuMeter;
 use crate::dial::{Dialed, Dialer};
-use crate::dispatch::{Dispatch, HouseCall, Kick};
+use crate::dispatch::{Dispatch, HouseCall, Kick, pool_closed};
 use crate::endpoint::Endpoints;
 use crate::failure::{Cause, Failure, Kind, Scope, Stage};
 use crate::report::Accepted;
@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     dispatch: Mutex<Dispatch>,
     /// Wakes the housekeeper: there is something to look at earlier than it thinks.
     changed: Notify,
+    /// The pool closes: dials are given up.
+    closing: Notify,
     /// A connection has ended.
     pub(crate) ended: Notify,
     /// Lowered by servers that announce less.
@@ -74,6 +76,7 @@ impl Shared {
             start: Instant::now(),
             dispatch: Mutex::new(dispatch),
             changed: Notify::new(),
+            closing: Notify::new(),
             ended: Notify::new(),
             recipients_max: AtomicUsize::new(RECIPIENTS_MAX),
             retry: Mutex::new(RetryState {
@@ -155,12 +158,10 @@ impl Shared {
 
     /// A connection takes no more: the message that may just have woken it goes elsewhere.
     pub(crate) fn leave(self: &Arc<Self>, slot: usize, now: Duration) {
-        let kick = {
-            let mut dispatch = self.dispatch();
+        self.decide(now, |dispatch| {
             dispatch.leave(slot);
             dispatch.kick(now)
-        };
-        self.act(kick);
+        });
     }
 
     fn act(self: &Arc<Self>, kick: Kick) {
@@ -193,6 +194,17 @@ impl Shared {
         let wakers = self.dispatch().close();
         wakers.into_iter().for_each(std::task::Waker::wake);
         self.changed.notify_one();
+        self.closing.notify_waiters();
+    }
+
+    async fn until_closing(&self) {
+        let closing = self.closing.notified();
+        tokio::pin!(closing);
+        // From here on it hears; a pool that was closed before does not call again.
+        closing.as_mut().enable();
+        if !self.dispatch().is_closing() {
+            closing.await;
+        }
     }
 
     /// One round: expires waiters, starts what the rate allows now, warms up. When to come again.
@@ -268,7 +280,10 @@ async fn connect_and_run(mut guard: SlotGuard) {
     let shared = Arc::clone(&guard.shared);
     let slot = guard.slot;
     // Boxed, so that an open connection does not hold the room that dialing took.
-    let dialed = Box::pin(shared.dial()).await;
+    let dialed = tokio::select! {
+        dialed = Box::pin(shared.dial()) => dialed,
+        () = shared.until_closing() => Err(pool_closed()),
+    };
     let now = shared.now();
     let (endpoint, dialed) = match dialed {
         Ok(dialed) => dialed,
@@ -282,7 +297,10 @@ async fn connect_and_run(mut guard: SlotGuard) {
         }
     };
     guard.state = SlotState::Open;
-    shared.dispatch().opened(slot, dialed.timings.tls_resumed);
+    shared.decide(now, |dispatch| {
+        dispatch.opened(slot, dialed.timings.tls_resumed);
+        dispatch.grow(now)
+    });
     let connection = Connection::new(Arc::clone(&shared), slot, endpoint, dialed);
     let remains = Box::new(connection).run().await;
     guard.state = SlotState::Ended;
