@@ -31,7 +31,7 @@ Mail is really sent: point it at a server of your own, such as `mailrail sink`."
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// The server: smtp[s]://[user@]host[:port]
+    #[arg(help = "The server: smtp[s]://[user@]host[:port]")]
     url: String,
 
     /// Print one JSON object and nothing else

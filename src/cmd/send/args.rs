@@ -28,8 +28,12 @@ unknown (perhaps sent), skipped, returned (never offered to the relay).";
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// The relay: smtp[s]://[user@]host[:port]; given several times, relays of equal standing
-    #[arg(long, value_name = "URL", required_unless_present = "dry_run")]
+    #[arg(
+        long,
+        value_name = "URL",
+        required_unless_present = "dry_run",
+        help = "The relay: smtp[s]://[user@]host[:port]; several times: relays of equal standing"
+    )]
     pub(super) via: Vec<String>,
 
     /// Make and check everything, show the first message, send nothing
@@ -61,8 +65,11 @@ pub(crate) struct Args {
 #[derive(clap::Args, Default)]
 #[command(next_help_heading = "Message")]
 pub(crate) struct MessageArgs {
-    /// Who it is from: an address, or 'Name <address>'
-    #[arg(long, value_name = "MAILBOX")]
+    #[arg(
+        long,
+        value_name = "MAILBOX",
+        help = "Who it is from: an address, or 'Name <address>'"
+    )]
     pub(super) from: Option<String>,
 
     /// Recipient; may be given several times. So may --cc, --bcc, --reply-to and --attach
@@ -166,7 +173,7 @@ pub(crate) struct BulkArgs {
     #[arg(long)]
     pub(super) skip_invalid: bool,
 
-    /// Send to each address once, however often the list has it (its first million rows)
+    /// Send to each address once, however often the list has it (its first 900,000)
     #[arg(long)]
     pub(super) skip_duplicates: bool,
 }

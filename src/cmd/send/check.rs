@@ -17,8 +17,8 @@ use crate::exit::{Exit, OrExit, Stop};
 
 /// Wrong rows that are told one by one.
 const SHOWN_MAX: usize = 20;
-/// Rows that are compared with one another; 9 to 18 bytes each.
-const COMPARED_MAX: usize = 1024 * 1024;
+/// Addresses that are compared with one another: as many as fit a table of 2²⁰ places, 9 MiB.
+const COMPARED_MAX: usize = 900_000;
 
 /// What the pass found.
 pub(super) struct Checked {
