@@ -324,6 +324,24 @@ async fn a_refusal_at_any_step_is_told_with_its_code_and_scope() {
 }
 
 #[tokio::test]
+async fn a_refused_password_is_the_account_s_and_a_421_the_server_s() {
+    for (code, scope, kind) in [
+        (421, Scope::Endpoint, Kind::Transient),
+        (454, Scope::Account, Kind::Transient),
+        (535, Scope::Account, Kind::Permanent),
+    ] {
+        let refusal = Action::Reply(Reply::fixed(code, None, "Not now"));
+        let rule = Rule::new(sink::Stage::Auth, refusal);
+        let sink = Sink::builder().user("user", "pencil").rule(rule).start();
+        let sink = sink.await.unwrap();
+        let pool = builder_at(sink.addr(), Stage::Auth).timeouts(Timeouts::all(LONG));
+        let failure = failure_of(pool).await;
+        check(&failure, Stage::Auth, scope, kind);
+        assert_eq!(failure.code().map(ReplyCode::get), Some(code), "{failure}");
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_reads_no_content_ends_in_a_timeout() {
     for wire in WIRES {
         let (addr, _) = peer(move |mut conn| {
@@ -496,4 +514,21 @@ async fn closing_does_not_wait_for_a_server_that_never_greets() {
     let report = sent.await.unwrap();
     let failure = report.first_failure().unwrap();
     assert!(matches!(failure.cause, Cause::PoolClosed), "{failure}");
+}
+
+#[tokio::test]
+async fn closing_does_not_wait_long_for_the_reply_to_quit() {
+    let (addr, heard) = peer(|mut conn| {
+        conn.serve(OFFERS, |conn, line| {
+            (line == "QUIT").then(|| {
+                conn.fall_silent();
+                false
+            })
+        });
+    });
+    let pool = pool(addr).idle_max(LONG).build().unwrap();
+    assert!(send(&pool).await.is_accepted());
+    let closed = tokio::time::timeout(LONG / 2, pool.close()).await;
+    closed.expect("it closes before any other timeout");
+    assert_eq!(heard.count("QUIT"), 1);
 }

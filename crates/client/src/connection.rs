@@ -34,7 +34,7 @@ const READ_BYTES: usize = 8 * 1024;
 /// A message that lost this many connections before it could be taken is given up.
 const RETURNS_MAX: u8 = 3;
 /// How long the reply to QUIT is waited for.
-const QUIT_MAX: Duration = Duration::from_secs(5);
+pub(crate) const QUIT_MAX: Duration = Duration::from_secs(5);
 /// After this long without traffic the peer may be gone, and content is not sent unasked.
 const QUIET_MAX: Duration = Duration::from_secs(1);
 

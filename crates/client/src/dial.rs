@@ -310,7 +310,7 @@ fn tls_failure(error: io::Error) -> Failure {
 fn handshake_failure(stage: Stage, error: HandshakeError) -> Failure {
     match error {
         HandshakeError::Refused(reply) => {
-            let scope = if stage == Stage::Auth {
+            let scope = if stage == Stage::Auth && reply.code().get() != 421 {
                 Scope::Account
             } else {
                 Scope::Endpoint

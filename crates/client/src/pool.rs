@@ -11,6 +11,7 @@ use smtp::{Content, Envelope};
 use tokio::sync::oneshot;
 
 use crate::config::{BuildError, Concurrency, PoolBuilder};
+use crate::connection::QUIT_MAX;
 use crate::dial::Dialer;
 use crate::dispatch::{Dispatch, DispatchConfig};
 use crate::endpoint::Endpoints;
@@ -152,7 +153,7 @@ impl PoolBuilder {
             idle_max: self.idle_max,
             wait_max: self.wait_max,
             retry: self.retry,
-            tick: self.timeouts.shortest().min(self.idle_max),
+            tick: self.timeouts.shortest().min(self.idle_max).min(QUIT_MAX),
             timeouts: self.timeouts,
         };
         let shared = Arc::new(Shared::new(config, dialer, endpoints, dispatch, retry_rng));
