@@ -105,13 +105,18 @@ impl WireSettings {
 
     /// Messages in hand that keep every connection busy, and no more.
     pub(crate) fn in_flight_max(self) -> usize {
-        let on_wire = match self.wire {
-            // The content of one and the commands of the next.
-            Wire::Overlapped => 2,
-            wire => usize::from(window_of(wire)),
-        };
-        self.connections_max() * (on_wire + 1)
+        in_flight_max(self.wire, self.connections_max())
     }
+}
+
+/// Messages in hand that keep so many connections busy, and no more.
+pub(crate) fn in_flight_max(wire: Wire, connections: usize) -> usize {
+    let on_wire = match wire {
+        // The content of one and the commands of the next.
+        Wire::Overlapped => 2,
+        wire => usize::from(window_of(wire)),
+    };
+    connections * (on_wire + 1)
 }
 
 fn windowed(window: Option<u8>) -> Wire {
@@ -152,5 +157,68 @@ fn read_concurrency(text: &str) -> Result<Concurrency, String> {
             let max = rest.strip_prefix(':').unwrap_or(text);
             number(max).map(|max| Concurrency::Auto { max })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(connections: &str, mode: &str, window: &str) -> Option<WireSettings> {
+        let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let args = WireArgs {
+            connections: connections.to_owned(),
+            window: given(window),
+            mode: given(mode),
+            rate: None,
+        };
+        args.settings(&mut Mistakes::default())
+    }
+
+    #[test]
+    fn mode_and_window_go_together_or_are_refused() {
+        for (mode, window, want) in [
+            ("", "", Some(Wire::Overlapped)),
+            ("", "1", Some(Wire::Overlapped)),
+            ("", "4", Some(Wire::Windowed(4))),
+            ("windowed", "", Some(Wire::Windowed(WINDOW_DEFAULT))),
+            ("windowed", "1", Some(Wire::Windowed(1))),
+            ("lockstep", "1", Some(Wire::Lockstep)),
+            ("pipelined", "", Some(Wire::Pipelined)),
+            ("pipelined", "4", None),
+            ("", "0", None),
+            ("", "65", None),
+            ("fast", "", None),
+        ] {
+            let wire = settings("1", mode, window).map(|settings| settings.wire);
+            assert_eq!(wire, want, "{mode:?} {window:?}");
+        }
+    }
+
+    #[test]
+    fn connections_are_a_number_or_found_out() {
+        for (text, want) in [
+            ("7", Some(Concurrency::Fixed(7))),
+            (
+                "auto",
+                Some(Concurrency::Auto {
+                    max: AUTO_CONNECTIONS_MAX,
+                }),
+            ),
+            ("auto:9", Some(Concurrency::Auto { max: 9 })),
+            ("0", None),
+            ("auto:", None),
+            ("automatic", None),
+            ("65537", None),
+        ] {
+            let concurrency = settings(text, "", "").map(|settings| settings.concurrency);
+            assert_eq!(concurrency, want, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_in_hand_keeps_every_connection_busy() {
+        assert_eq!(settings("10", "", "").unwrap().in_flight_max(), 30);
+        assert_eq!(settings("10", "", "8").unwrap().in_flight_max(), 90);
     }
 }

@@ -226,3 +226,28 @@ fn a_certificate_that_nobody_vouches_for_is_refused_unless_trusted() {
         .send(&via, &["--tls", "required", "--insecure"])
         .expect(0, "1 sent");
 }
+
+#[test]
+fn a_template_that_fails_for_one_row_names_file_place_and_row() {
+    let sink = start(Sink::builder());
+    let mailing = Mailing::of(0);
+    let list = mailing.write(
+        "l.jsonl",
+        "{\"email\":\"a@x.example\",\"code\":1}\n{\"email\":\"b@x.example\"}\n",
+    );
+    let text = mailing.write("hello.txt", "Dear friend,\nyour code is {{ code }}.\n");
+    let via = url(&sink);
+    let base = [
+        "send",
+        "--via",
+        &via,
+        "--from",
+        "a@a.example",
+        "--recipients",
+        &list,
+    ];
+    mailrail(base.iter().chain(&["--text-file", &text]))
+        .expect(65, "hello.txt:2:17: row 2: the variable code is not given")
+        .expect(65, "1 rows cannot be sent to");
+    assert_eq!(sink.report().messages, 0);
+}

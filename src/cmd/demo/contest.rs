@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use client::{Concurrency, Pool, Relay, Wire};
+use indicatif::ProgressBar;
 use sink::Sink;
 use smtp::{Address, Content, Envelope};
 
+use crate::cmd::wire;
 use crate::exit::{Exit, OrExit, Stop};
 use crate::load::{self, Latency, Load};
 use crate::out;
@@ -170,14 +172,10 @@ async fn run_lap(way: &'static Way, sink: &Sink, messages: u64) -> Result<Lap, S
         .messages_per_connection(way.messages_per_connection)
         .build()
         .or_exit(Exit::Usage)?;
-    let window = match way.wire {
-        Wire::Windowed(window) => usize::from(window),
-        _ => 1,
-    };
-    // One in hand for each place on the wire and one to follow; the first way has no pool.
+    // The first way has no pool: one message at a time.
     let tasks = match way.connections {
         1 => 1,
-        connections => connections * (window + 1),
+        connections => wire::in_flight_max(way.wire, connections),
     };
     let load = Load {
         tasks,
@@ -189,7 +187,7 @@ async fn run_lap(way: &'static Way, sink: &Sink, messages: u64) -> Result<Lap, S
     let (envelope, content) = message();
     let stop = Arc::new(AtomicBool::new(false));
     let running = load::run(&pool, Arc::new(envelope), content, load, Arc::clone(&stop));
-    let (report, samples) = sampled(running, sink).await;
+    let (report, samples) = sampled(running, sink, way).await;
     let stats = pool.stats();
     pool.close().await;
     if stop.load(Ordering::Relaxed) {
@@ -209,9 +207,15 @@ async fn run_lap(way: &'static Way, sink: &Sink, messages: u64) -> Result<Lap, S
     })
 }
 
-/// Looks now and then how many messages the sink has taken, while something runs.
-async fn sampled<T>(running: impl Future<Output = T>, sink: &Sink) -> (T, Vec<(f64, u64)>) {
+/// Looks now and then how many messages the sink has taken, while something runs; shows it where
+/// there is a terminal.
+async fn sampled<T>(
+    running: impl Future<Output = T>,
+    sink: &Sink,
+    way: &Way,
+) -> (T, Vec<(f64, u64)>) {
     let started = Instant::now();
+    let spinner = ProgressBar::new_spinner();
     let mut samples = vec![(0.0, 0)];
     let mut ticks = tokio::time::interval(SAMPLE_INTERVAL);
     let mut running = std::pin::pin!(running);
@@ -220,11 +224,15 @@ async fn sampled<T>(running: impl Future<Output = T>, sink: &Sink) -> (T, Vec<(f
             done = &mut running => Some(done),
             _ = ticks.tick() => None,
         };
-        samples.push((started.elapsed().as_secs_f64(), sink.report().messages));
+        let taken = sink.report().messages;
+        samples.push((started.elapsed().as_secs_f64(), taken));
+        spinner.set_message(format!("({}) {}: {taken} taken", way.letter, way.name));
+        spinner.tick();
         if let Some(done) = done {
             break done;
         }
     };
+    spinner.finish_and_clear();
     (done, samples)
 }
 
