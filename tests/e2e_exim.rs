@@ -46,7 +46,7 @@ fn configure(setup: &Setup<'_>, more: &str) -> Command {
     let exim = setup.folder.copy(&tool("exim/usr/sbin/exim4"), "exim");
     let libraries = setup.folder.path().join("lib");
     setup.folder.make("lib", 0, 0, 0o755);
-    for library in fs::read_dir(tool("exim/usr/lib/x86_64-linux-gnu")).unwrap() {
+    for library in fs::read_dir(tool("exim/usr/lib").join(real::libraries())).unwrap() {
         let library = library.unwrap();
         let name = format!("lib/{}", library.file_name().display());
         if library.file_type().is_ok_and(|it| !it.is_dir()) {

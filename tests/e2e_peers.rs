@@ -195,7 +195,8 @@ fn need(path: &str) -> PathBuf {
 
 /// Where the unpacked Perl modules are: the folder's name has Perl's version in it.
 fn perl_libraries() -> String {
-    let libraries = need(".tools/swaks/usr/lib/x86_64-linux-gnu/perl5");
+    let machine = std::env::consts::ARCH;
+    let libraries = need(&format!(".tools/swaks/usr/lib/{machine}-linux-gnu/perl5"));
     let versions = std::fs::read_dir(libraries).unwrap().flatten();
     let mut paths = vec![need(".tools/swaks/usr/share/perl5").display().to_string()];
     paths.extend(versions.map(|version| version.path().display().to_string()));

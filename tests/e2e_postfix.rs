@@ -33,7 +33,7 @@ fn configure(setup: &Setup<'_>, more: &str) -> Command {
     let search = format!(
         "{}:{}",
         libraries.display(),
-        tool("postfix/usr/lib").join("x86_64-linux-gnu").display()
+        tool("postfix/usr/lib").join(real::libraries()).display()
     );
     for (name, owner, group, mode) in [
         ("data", MAIL, MAIL, 0o700),

@@ -19,7 +19,15 @@ need() {
     done
 }
 
-# unpack FOLDER PACKAGE...: the packages and those libraries of theirs that are not installed
+# download PACKAGE...: into this folder, with those libraries that they need and that are not installed
+download() {
+    libraries=$(apt-get install --simulate --no-install-recommends "$@" |
+        sed -nE 's/^Inst ((lib|perl)[^ ]+) .*/\1/p')
+    # shellcheck disable=SC2086 # one word a library
+    apt-get -o APT::Sandbox::User=root download -qq "$@" $libraries
+}
+
+# unpack FOLDER PACKAGE...: whatever was there by halves is replaced
 unpack() {
     folder=$PWD/.tools/$1
     shift
@@ -27,18 +35,13 @@ unpack() {
     need apt-get dpkg
     rm -rf "$folder"
     mkdir -p "$folder/.debs"
-    if ! apt-cache show "$@" >/dev/null 2>&1; then
-        apt-get update -qq >&2 || fail "the lists of packages cannot be fetched: run apt-get update as root"
-    fi
-    libraries=$(apt-get install --simulate --no-install-recommends "$@" 2>/dev/null |
-        sed -nE 's/^Inst ((lib|perl)[^ ]+) .*/\1/p')
-    # shellcheck disable=SC2086 # one word a library
-    (cd "$folder/.debs" && apt-get -o APT::Sandbox::User=root download -qq "$@" $libraries >&2) ||
-        fail "cannot download $* $libraries: are Debian's package sources set up?"
+    # Lists of packages that are missing or out of date are the usual reason to fail.
+    (cd "$folder/.debs" && { download "$@" || { apt-get update -qq && download "$@"; }; }) >"$folder/.log" 2>&1 ||
+        fail "cannot download $*: $(tail -n 3 "$folder/.log")"
     for package in "$folder"/.debs/*.deb; do
         dpkg -x "$package" "$folder"
     done
-    rm -rf "$folder/.debs"
+    rm -rf "$folder/.debs" "$folder/.log"
     : >"$folder/.complete"
 }
 

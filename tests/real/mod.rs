@@ -128,6 +128,11 @@ pub(crate) fn tool(path: &str) -> PathBuf {
     path
 }
 
+/// Where Debian keeps libraries, below `usr/lib`.
+pub(crate) fn libraries() -> String {
+    format!("{}-linux-gnu", std::env::consts::ARCH)
+}
+
 fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     listener.local_addr().unwrap().port()
