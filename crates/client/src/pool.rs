@@ -100,7 +100,7 @@ impl Pool {
     }
 
     /// Lets what is on the wire finish, says QUIT on every connection and waits for their end.
-    /// Messages that still wait get [`Cause::PoolClosed`].
+    /// Messages that still wait get [`Cause::PoolClosed`](crate::Cause::PoolClosed).
     pub async fn close(&self) {
         let shared = &self.handle.shared;
         shared.start_closing();

@@ -1,4 +1,4 @@
-//! From the greeting to a [`Session`]: greeting → EHLO → [STARTTLS → EHLO] → [AUTH].
+//! From the greeting to a [`Session`]: greeting → EHLO → (STARTTLS → EHLO) → (AUTH).
 
 use crate::command::ClientName;
 use crate::extension::{Extensions, Mechanism};

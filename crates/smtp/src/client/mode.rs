@@ -60,7 +60,7 @@ pub enum BeginError {
         /// Theirs.
         recipients_max: u32,
     },
-    /// [`Session::may_begin`] was not asked, or said no.
+    /// [`Session::may_begin`](super::Session::may_begin) was not asked, or said no.
     #[error("the session cannot begin a transaction now")]
     NotNow,
 }

@@ -67,7 +67,7 @@ pub(super) enum Chunks {
     Failed,
 }
 
-/// What was found at the front of the input, before it is bound to an [`Answer`].
+/// What was found at the front of the input, before it is bound to an [`Answer`](super::Answer).
 pub(super) enum Found<'a> {
     More,
     Hello(&'a str, bool),
