@@ -532,3 +532,18 @@ async fn closing_does_not_wait_long_for_the_reply_to_quit() {
     closed.expect("it closes before any other timeout");
     assert_eq!(heard.count("QUIT"), 1);
 }
+
+#[tokio::test]
+async fn many_recipients_are_split_by_a_limit_that_is_learned_on_the_way() {
+    let (addr, heard) = peer(|mut conn| {
+        conn.serve("250-PIPELINING\r\n250-LIMITS RCPTMAX=40\r\n", |_, _| None);
+    });
+    let address = |text: &str| text.parse::<Address>().unwrap();
+    let recipients = (0..250).map(|n| address(&format!("r{n}@dest.example")).into());
+    let envelope = Envelope::new(address("s@src.example"), recipients.collect()).unwrap();
+    let report = pool(addr).build().unwrap().send(envelope, content()).await;
+    assert!(report.is_accepted(), "{:?}", report.first_failure());
+    assert_eq!(report.results.len(), 250);
+    assert_eq!(heard.count("RCPT"), 250);
+    assert!(heard.count("MAIL") >= 7);
+}

@@ -25,11 +25,7 @@ impl Shared {
         if recipients <= recipients_max {
             match self.send_one(envelope, content).await {
                 Outcome::Done { results, timings } => return report(results, timings),
-                Outcome::Split { recipients_max } => {
-                    let recipients_max = recipients_max.max(1);
-                    self.recipients_max
-                        .fetch_min(recipients_max, Ordering::Relaxed);
-                }
+                Outcome::Split { recipients_max } => self.lower_recipients_max(recipients_max),
             }
         }
         Box::pin(self.send_split(envelope, content)).await
@@ -47,11 +43,12 @@ impl Shared {
             let part = Arc::new(part);
             match self.send_one(&part, content).await {
                 Outcome::Done { results, timings } => (results, timings),
-                // The limit sank meanwhile; the caller's retry will be split by the new one.
-                Outcome::Split { .. } => (
-                    vec![Err(gone()); part.recipients().len()],
-                    Timings::default(),
-                ),
+                // This server takes fewer than any before it.
+                Outcome::Split { recipients_max } => {
+                    self.lower_recipients_max(recipients_max);
+                    let report = Box::pin(self.send_split(&part, content)).await;
+                    (report.results, report.timings)
+                }
             }
         });
         let mut results = Vec::with_capacity(recipients);
@@ -61,6 +58,11 @@ impl Shared {
             timings = part_timings;
         }
         report(results, timings)
+    }
+
+    fn lower_recipients_max(&self, recipients_max: usize) {
+        self.recipients_max
+            .fetch_min(recipients_max.max(1), Ordering::Relaxed);
     }
 
     async fn send_one(self: &Arc<Self>, envelope: &Arc<Envelope>, content: &Content) -> Outcome {
