@@ -159,3 +159,8 @@ async fn tls_is_verified_and_resumed() {
 async fn a_message_over_the_size_is_refused_before_its_content_is_sent() {
     suite::too_large(&postfix("message_size_limit = 100000").await).await;
 }
+
+#[tokio::test]
+async fn the_program_sends_a_mailing_of_which_one_recipient_is_refused() {
+    suite::the_program_sends_a_mailing(&postfix("").await).await;
+}

@@ -338,3 +338,66 @@ pub(crate) async fn too_large(server: &Server) {
     check_accepted(&reports[1..]);
     check_arrived(server, &mails.split_off(1)).await;
 }
+
+fn program(args: &[&str]) -> serde_json::Value {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_mailrail"))
+        .args(args)
+        .output()
+        .unwrap();
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+/// The program itself: a list of which one recipient is refused, and a measurement.
+pub(crate) async fn the_program_sends_a_mailing(server: &Server) {
+    let relay = format!("smtp://{}?tls=none", server.addr);
+    let folder = tempfile::tempdir().unwrap();
+    for window in ["1", "8"] {
+        let list = folder.path().join(format!("window{window}.csv"));
+        let people = (0..50).map(|n| format!("w{window}-{n}@dest.example\n"));
+        let people: String = people.collect();
+        std::fs::write(&list, format!("email\nrefused@dest.example\n{people}")).unwrap();
+        let mut args = vec!["send", "--via", &relay, "--from", "news@src.example"];
+        args.extend([
+            "--subject",
+            "{{ email }}",
+            "--text",
+            "Hello.",
+            "--window",
+            window,
+        ]);
+        args.extend(["--json", "--recipients", list.to_str().unwrap()]);
+        let summary = program(&args);
+        let counts = ["sent", "rejected", "failed", "unknown"].map(|event| summary[event].as_u64());
+        assert_eq!(counts, [Some(50), Some(1), Some(0), Some(0)], "{summary}");
+    }
+    let has_all = || server.sink.report().messages >= 100;
+    tokio::time::timeout(PATIENCE, async {
+        while !has_all() {
+            tokio::time::sleep(POLL).await;
+        }
+    })
+    .await
+    .unwrap();
+    let mut got: Vec<_> = server
+        .sink
+        .records()
+        .into_iter()
+        .flat_map(|r| r.to)
+        .collect();
+    got.sort();
+    got.dedup();
+    assert_eq!((got.len(), server.sink.report().messages), (100, 100));
+    let to = ["--to", "bench@dest.example", "--from", "bench@src.example"];
+    let load = [
+        "bench",
+        &relay,
+        "--messages",
+        "50",
+        "--connections",
+        "2",
+        "--json",
+    ];
+    let measured = program(&[&load[..], &to].concat());
+    let counts = ["messages", "failed", "unknown"].map(|count| measured[count].as_u64());
+    assert_eq!(counts, [Some(50), Some(0), Some(0)], "{measured}");
+}
