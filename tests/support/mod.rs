@@ -8,6 +8,9 @@ use std::process::{Child, Command, Output, Stdio};
 use sink::{Builder, Sink};
 use tempfile::TempDir;
 
+/// Between two looks at something that is waited for.
+const POLL: std::time::Duration = std::time::Duration::from_millis(1);
+
 /// A finished run of the binary.
 #[derive(Debug)]
 pub(crate) struct Run {
@@ -162,7 +165,7 @@ pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
             started.elapsed().as_secs() < 60,
             "waited a minute until {what}"
         );
-        std::thread::yield_now();
+        std::thread::sleep(POLL);
     }
 }
 

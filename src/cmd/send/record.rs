@@ -180,15 +180,19 @@ impl Record {
             opened => opened.map_err(&io_error)?,
         };
         let record = Self::locked(path, file)?;
-        let mark = Mark::Run {
+        record.write_head(identity).map_err(&io_error)?;
+        Ok(record)
+    }
+
+    /// Writes the first line, and makes it and the file itself durable.
+    fn write_head(&self, identity: &Identity) -> io::Result<()> {
+        self.append(&Mark::Run {
             version: VERSION,
             time: now(),
             identity,
-        };
-        record.append(&mark).map_err(&io_error)?;
-        record.sync().map_err(&io_error)?;
-        sync_directory_of(path).map_err(&io_error)?;
-        Ok(record)
+        })?;
+        self.sync()?;
+        sync_directory_of(&self.path)
     }
 
     /// Takes up a record; says what became of each row so far.
@@ -212,6 +216,11 @@ impl Record {
         };
         let record = Self::locked(path, file)?;
         let mut reader = Reader::new(path, record.syncing.try_clone().map_err(&io_error)?);
+        if reader.has_torn_head().map_err(&io_error)? {
+            record.syncing.set_len(0).map_err(&io_error)?;
+            record.write_head(identity).map_err(&io_error)?;
+            return Ok((record, States::new(row_max)));
+        }
         let (states, whole_bytes) = reader.read(identity, row_max)?;
         // What a crash tore holds no outcome, and nothing it was to announce has been sent.
         record.syncing.set_len(whole_bytes).map_err(&io_error)?;

@@ -11,6 +11,9 @@ use super::{Event, Identity, RecordError, States, VERSION, in_path};
 /// Longest line that is read, in bytes.
 const LINE_BYTES_MAX: u64 = 1024 * 1024;
 
+/// How a record begins.
+const HEAD: &[u8] = b"{\"event\":\"run\",";
+
 /// Reads a record from its beginning.
 pub(super) struct Reader<'a> {
     path: &'a Path,
@@ -44,6 +47,15 @@ impl<'a> Reader<'a> {
             file: BufReader::with_capacity(256 * 1024, file),
             line: Vec::new(),
         }
+    }
+
+    /// Whether a run ended while it wrote its first line: nothing was sent then.
+    pub(super) fn has_torn_head(&mut self) -> io::Result<bool> {
+        self.file.rewind()?;
+        let mut head = Vec::new();
+        io::Read::take(&mut self.file, LINE_BYTES_MAX).read_until(b'\n', &mut head)?;
+        let is_ours = head.starts_with(HEAD) || HEAD.starts_with(&head);
+        Ok(is_ours && !head.ends_with(b"\n"))
     }
 
     /// Gives the states and the length up to which the file is whole.

@@ -95,8 +95,22 @@ fn damage_before_the_end_is_refused() {
             "{error}"
         );
     }
-    fs::write(&path, "").unwrap();
+    fs::write(&path, "notes of mine").unwrap();
     assert!(Record::resume(&path, &identity(), 6).is_err());
+    assert_eq!(fs::read_to_string(&path).unwrap(), "notes of mine");
+}
+
+#[test]
+fn a_record_that_ends_within_its_first_line_starts_afresh() {
+    let (_dir, path) = written();
+    let whole = fs::read(&path).unwrap();
+    let head_len = whole.iter().position(|&b| b == b'\n').unwrap();
+    for len in 0..=head_len {
+        fs::write(&path, &whole[..len]).unwrap();
+        assert_eq!(states(&path), [RowState::Fresh; 5], "cut at {len}");
+        // And now it is a record.
+        assert_eq!(states(&path), [RowState::Fresh; 5], "cut at {len}");
+    }
 }
 
 #[test]
