@@ -4,6 +4,8 @@
 //! A step under test has a short timeout, all others a long one: on a busy machine a short one would
 //! end a step that was not meant.
 
+#[path = "hostile/chaos.rs"]
+mod chaos;
 #[path = "hostile/peer.rs"]
 mod peer;
 #[path = "hostile/smuggling.rs"]

@@ -103,9 +103,10 @@ impl<S: Read + Write> Conn<S> {
         Some(())
     }
 
-    pub(crate) fn take_octets(&mut self, octets: usize) -> Option<()> {
+    pub(crate) fn take_octets(&mut self, octets: usize) -> Option<Vec<u8>> {
         let mut space = vec![0; octets];
-        self.stream.read_exact(&mut space).ok()
+        self.stream.read_exact(&mut space).ok()?;
+        Some(space)
     }
 
     /// Waits, saying and hearing nothing, until the client goes.
