@@ -4,7 +4,9 @@
 use std::io::IoSlice;
 use std::time::Duration;
 
-use smtp::client::{End, Handshake, HandshakeConfig, Mode, Session, Settled, StartTls};
+use smtp::client::{
+    End, Handshake, HandshakeConfig, Mode, Session, Settled, StartTls, TransactionStage,
+};
 use smtp::{Address, Content, Envelope, Notify, Recipient, ReversePath};
 
 use crate::Target;
@@ -148,7 +150,13 @@ impl Driver {
 
     fn hear(&mut self, bytes: &[u8]) {
         self.heard.extend_from_slice(bytes);
+        let before = self.session.awaits().map(|(stage, _)| stage);
         let result = self.session.receive(bytes, NOW);
+        let after = self.session.awaits().map(|(stage, _)| stage);
+        if bytes.len() == 1 && before == Some(TransactionStage::Data) && after > before {
+            // 354: content or a lone dot, even where nobody is left to send it to.
+            assert!(self.pending().ends_with(b".\r\n"));
+        }
         self.settle();
         if let Err(error) = result {
             assert!(self.session.is_over());
@@ -198,21 +206,22 @@ impl Driver {
 
     /// Writes at most so many octets; `false` if there was nothing to write.
     fn write(&mut self, octets_max: usize) -> bool {
-        let mut slices = [IoSlice::new(&[]); 4];
-        let count = self.session.slices(&mut slices);
-        assert_eq!(count > 0, self.session.has_output());
-        let mut bytes: Vec<u8> = slices[..count]
-            .iter()
-            .flat_map(|slice| slice.to_vec())
-            .collect();
+        let mut bytes = self.pending();
+        assert_eq!(bytes.is_empty(), !self.session.has_output());
         bytes.truncate(octets_max);
-        assert!(
-            count == 0 || !bytes.is_empty(),
-            "there is output of no octets"
-        );
         self.session.advance(bytes.len(), NOW);
         self.written.extend_from_slice(&bytes);
-        count > 0
+        !bytes.is_empty()
+    }
+
+    /// What is to be written, or a good part of it.
+    fn pending(&self) -> Vec<u8> {
+        let mut slices = [IoSlice::new(&[]); 16];
+        let count = self.session.slices(&mut slices);
+        slices[..count]
+            .iter()
+            .flat_map(|slice| slice.to_vec())
+            .collect()
     }
 
     /// How often the content was written, as DATA has it or as BDAT has it, up to its end.

@@ -11,6 +11,7 @@ mod client;
 mod commands;
 mod composing;
 mod content;
+mod dialogue;
 mod eml;
 mod handshake;
 pub mod mutate;
@@ -40,6 +41,7 @@ pub const TARGETS: &[Target] = &[
     content::TARGET,
     server::TARGET,
     client::TARGET,
+    dialogue::TARGET,
     handshake::TARGET,
     eml::TARGET,
     composing::TARGET,
