@@ -186,6 +186,21 @@ async fn a_reply_that_never_comes_ends_in_the_timeout_of_its_step() {
     }
 }
 
+#[tokio::test]
+async fn a_window_whose_first_reply_never_comes_is_unknown_as_a_whole() {
+    for (stage, command) in [(Stage::Mail, "MAIL"), (Stage::Rcpt, "RCPT")] {
+        let addr = noisy(stage, command, |_| ());
+        let pool = builder_at(addr, stage).timeouts(short(stage));
+        let pool = pool.wire(Wire::Windowed(4)).build().unwrap();
+        for report in join_all((0..3).map(|_| send(&pool))).await {
+            let failure = report.first_failure().unwrap();
+            assert_eq!(failure.kind, Kind::Unknown, "{failure}");
+            assert!(matches!(failure.cause, Cause::Timeout(SHORT)), "{failure}");
+        }
+        assert_eq!(pool.stats().connections_opened, 1);
+    }
+}
+
 /// Octets of a reply that has no end are no progress.
 #[tokio::test]
 async fn a_reply_that_drips_ends_in_the_timeout_of_its_step() {
