@@ -15,7 +15,7 @@ run: ## Set up, build for speed, and watch the demo
 	@scripts/setup.sh build
 	cargo run --release --locked -- demo
 
-test: setup ## Set up, and check everything that CI checks
+test: ## Set up, and check everything that CI checks
 	@scripts/test.sh
 
 bench: setup ## Measure mailrail beside its peers (BENCHMARKS.md)

@@ -2,7 +2,7 @@
 # usage: scripts/setup.sh build|test
 #
 # Installs what a build or the tests need and this machine lacks: Debian packages (as root), a Python
-# environment in .venv, Node packages in tests/node, other mail servers where tests/tools.sh puts them.
+# environment in .venv, Node packages in tests/node, and in .tools what tests/tools.sh fetches.
 # Does nothing where all is there; says plainly what is missing where it cannot install it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -16,7 +16,6 @@ has() { command -v "$1" >/dev/null; }
 missing_packages() {
     has cc || printf 'gcc\nlibc6-dev\n'
     [ "$for_what" = build ] && return
-    has dpkg-deb || echo dpkg
     if [ -e tests/node/package.json ]; then
         has node || echo nodejs
         has npm || echo npm

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # usage: scripts/test.sh
 #
-# Everything that CI checks, step by step. Goes on after a step that fails, so that one run shows all;
-# the closing table says how long each took and which failed.
+# Sets up, then checks everything that CI checks, step by step. Goes on after a step that fails, so that
+# one run shows all; the closing table says how long each took and which failed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -27,6 +27,7 @@ lint() {
 tests=(cargo test --locked --workspace --lib --bins --tests --examples)
 has cargo-nextest && tests=(cargo nextest run --locked --workspace)
 
+step setup scripts/setup.sh test
 step format format
 step clippy lint
 step tests "${tests[@]}"
