@@ -157,7 +157,6 @@ const RULES: &[Rule] = &[
 const MACHINES: &[&str] = &[
     "/root/",
     "/home/",
-    "/work/",
     "/Users/",
     "index.crates.io",
     "static.crates.io",

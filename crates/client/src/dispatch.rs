@@ -9,6 +9,8 @@
 //! A connection that could take a message registers its waker, as *idle* (without work) or
 //! *hungry* (with work, and room for more). Each message that arrives wakes one: an idle one
 //! first, then a new connection, then a hungry one.
+//!
+//! It is long because all that decides who goes next must see the same state under the same lock.
 
 use std::collections::VecDeque;
 use std::task::Waker;

@@ -10,6 +10,9 @@
 //! The driver's loop: [`Session::receive`] what came, take [`Session::settled`], [`Session::begin`]
 //! while [`Session::may_begin`], write [`Session::slices`] and tell [`Session::advance`].
 //!
+//! It is long because the replies of a transaction are read here in the order in which they come;
+//! divided, the order would have to be pieced together.
+//!
 //! Invariants:
 //! * one reply for each command, in order; a reply to a command that is not fully written, or to
 //!   none, is an error and ends the session;
