@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::future::Future;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use client::{
@@ -13,6 +14,8 @@ use flow::retry::RetryPolicy;
 use futures_util::future::join_all;
 use sink::{Action, Builder, Rule, Sink};
 use smtp::{Address, Content, Envelope, Recipient, Reply};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
 
 const WIRES: [Wire; 4] = [
     Wire::Lockstep,
@@ -143,6 +146,65 @@ async fn a_server_that_closes_after_some_messages_costs_nobody_anything() {
         assert_each_once(&sink, 40);
     })
     .await;
+}
+
+/// Takes one message on each connection, tells nobody of that limit, and then says 421.
+async fn serve_one_message_a_connection(listener: TcpListener, taken: Arc<Mutex<Vec<String>>>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let taken = Arc::clone(&taken);
+        tokio::spawn(async move {
+            let mut stream = BufReader::new(stream);
+            stream.write_all(b"220 hello\r\n").await?;
+            let (mut line, mut recipient, mut is_full) = (String::new(), String::new(), false);
+            while stream.read_line(&mut line).await? > 0 {
+                let reply = match line.trim_end().split_once(' ') {
+                    _ if is_full => "421 enough\r\n",
+                    Some(("EHLO", _)) => "250-hello\r\n250-PIPELINING\r\n250 CHUNKING\r\n",
+                    Some(("RCPT", path)) => {
+                        recipient = path.to_owned();
+                        "250 ok\r\n"
+                    }
+                    Some(("BDAT", size)) => {
+                        let size = size.trim_end_matches(" LAST").parse().unwrap();
+                        stream.read_exact(&mut vec![0; size]).await?;
+                        taken.lock().unwrap().push(std::mem::take(&mut recipient));
+                        is_full = true;
+                        "250 ok\r\n"
+                    }
+                    _ => "250 ok\r\n",
+                };
+                stream.write_all(reply.as_bytes()).await?;
+                if reply.starts_with("421") {
+                    // Without this the reply may be lost in a reset.
+                    stream.shutdown().await?;
+                    tokio::io::copy(&mut stream, &mut tokio::io::sink()).await?;
+                    break;
+                }
+                line.clear();
+            }
+            std::io::Result::Ok(())
+        });
+    }
+}
+
+/// A message may be taken into the window of many connections before one has room for it.
+#[tokio::test]
+async fn a_server_that_takes_one_message_a_connection_is_served_however_wide_the_window() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let relay = Relay::plaintext(listener.local_addr().unwrap());
+    let taken = Arc::new(Mutex::new(Vec::new()));
+    tokio::spawn(serve_one_message_a_connection(listener, Arc::clone(&taken)));
+    let pool = Pool::builder(relay)
+        .wire(Wire::Windowed(8))
+        .concurrency(Concurrency::Fixed(1))
+        .build()
+        .unwrap();
+    for report in send_many(&pool, 20).await {
+        assert!(report.is_accepted(), "{report:?}");
+    }
+    let taken = taken.lock().unwrap();
+    assert_eq!(taken.len(), 20, "{taken:?}");
+    assert_eq!(taken.iter().collect::<HashSet<_>>().len(), 20, "{taken:?}");
 }
 
 #[tokio::test]

@@ -31,7 +31,8 @@ use crate::stream::Stream;
 const SLICES_MAX: usize = 64;
 /// Octets in one read; replies are short.
 const READ_BYTES: usize = 8 * 1024;
-/// A message that lost this many connections before it could be taken is given up.
+/// A message that lost this many connections on which nothing was done is given up. Connections
+/// that got something done do not count: each brings all that wait nearer to their turn.
 const RETURNS_MAX: u8 = 3;
 /// How long the reply to QUIT is waited for.
 pub(crate) const QUIT_MAX: Duration = Duration::from_secs(5);
@@ -64,6 +65,8 @@ pub(crate) struct Connection {
     has_left: bool,
     is_active: bool,
     needs_flush: bool,
+    /// The server has answered the content of a message.
+    was_useful: bool,
     /// It ended while replies were due, and not by a 421.
     was_cut: bool,
     /// Why what is still open will have no reply.
@@ -120,6 +123,7 @@ impl Connection {
             has_left: false,
             is_active: false,
             needs_flush: false,
+            was_useful: false,
             was_cut: false,
             lost: Cause::Closed,
             timer,
@@ -352,8 +356,10 @@ impl Connection {
             setup,
             ..
         } = on_wire;
-        if job.returns < RETURNS_MAX && self.is_worth_another_connection(&settled.end) {
-            job.returns += 1;
+        self.was_useful |= matches!(settled.end, End::Final(_));
+        let may_return = self.was_useful || job.returns < RETURNS_MAX;
+        if may_return && self.is_worth_another_connection(&settled.end) {
+            job.returns += u8::from(!self.was_useful);
             self.returned.push(job);
             return;
         }

@@ -21,7 +21,7 @@ pub(crate) struct Job {
     pub(crate) queued_at: Duration,
     /// When it gives up waiting, on the pool's clock.
     pub(crate) deadline: Duration,
-    /// How often its connection died before it could have been taken.
+    /// How often its connection ended before it could have been taken, and had done nothing.
     pub(crate) returns: u8,
 }
 
