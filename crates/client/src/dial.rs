@@ -274,13 +274,7 @@ async fn within<T>(
 }
 
 fn failure(stage: Stage, scope: Scope, cause: Cause) -> Failure {
-    Failure {
-        stage,
-        scope,
-        kind: Kind::Transient,
-        endpoint: None,
-        cause,
-    }
+    Failure::new(stage, scope, Kind::Transient, cause)
 }
 
 pub(crate) fn io_cause(error: io::Error) -> Cause {

@@ -513,14 +513,7 @@ impl Dispatch {
 }
 
 fn queue_failure(cause: Cause) -> Failure {
-    let (stage, scope) = (Stage::Queue, Scope::Connection);
-    Failure {
-        stage,
-        scope,
-        kind: Kind::Transient,
-        endpoint: None,
-        cause,
-    }
+    Failure::new(Stage::Queue, Scope::Connection, Kind::Transient, cause)
 }
 
 pub(crate) fn pool_closed() -> Failure {

@@ -174,6 +174,17 @@ impl fmt::Display for Failure {
 }
 
 impl Failure {
+    /// At no endpoint yet.
+    pub(crate) fn new(stage: Stage, scope: Scope, kind: Kind, cause: Cause) -> Self {
+        Self {
+            stage,
+            scope,
+            kind,
+            endpoint: None,
+            cause,
+        }
+    }
+
     /// The server's reply, where that is the cause.
     #[must_use]
     pub fn reply(&self) -> Option<&Reply> {

@@ -92,13 +92,7 @@ fn refusal(stage: Stage, scope: Scope, reply: Reply) -> Failure {
 }
 
 fn lost_failure(stage: Stage, kind: Kind, cause: &Cause) -> Failure {
-    Failure {
-        stage,
-        scope: Scope::Connection,
-        kind,
-        endpoint: None,
-        cause: cause.clone(),
-    }
+    Failure::new(stage, Scope::Connection, kind, cause.clone())
 }
 
 pub(crate) fn stage_of(stage: TransactionStage) -> Stage {

@@ -357,11 +357,10 @@ impl Shared {
 
 /// The connection's task has vanished, as when its runtime shuts down: what it did is not known.
 pub(crate) fn gone() -> Failure {
-    Failure {
-        stage: Stage::Queue,
-        scope: Scope::Connection,
-        kind: Kind::Unknown,
-        endpoint: None,
-        cause: Cause::PoolClosed,
-    }
+    Failure::new(
+        Stage::Queue,
+        Scope::Connection,
+        Kind::Unknown,
+        Cause::PoolClosed,
+    )
 }
