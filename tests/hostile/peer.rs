@@ -114,6 +114,13 @@ impl<S: Read + Write> Conn<S> {
         let _ = std::io::copy(&mut self.stream, &mut std::io::sink());
     }
 
+    /// Keeps the connection and reads nothing more, until the test process ends.
+    pub(crate) fn read_no_more(&mut self) {
+        loop {
+            std::thread::park();
+        }
+    }
+
     /// Serves as a sound server does; `twist` may take a command over, and says whether to go on
     /// as usual (`None`), to go on with what it said (`Some(true)`) or to end (`Some(false)`).
     pub(crate) fn serve(
