@@ -1,1 +1,23 @@
-//! engine
+//! The engine: takes messages, owns them until every recipient is settled, and says what became
+//! of each.
+//!
+//! ```text
+//! accept ─ spool (durable) ─ resolve ─ schedule ─ deliver ─ dispose ─ record
+//!                                         └────────── retry ─────────┘
+//! ```
+//!
+//! Invariants: no [`Accepted`] before the journal's sync; exactly one terminal event for each
+//! recipient; a crash may duplicate what was on the wire, it never loses; a null reverse-path
+//! never causes a notice; what is older than its `max_age` expires wherever it waits.
+
+pub mod accept;
+pub mod config;
+pub mod submission;
+pub mod views;
+
+mod engine;
+
+pub use accept::{AcceptError, Accepted, Pending};
+pub use config::Config;
+pub use engine::{Engine, OpenError};
+pub use submission::{Options, Submission};
