@@ -35,6 +35,8 @@ enum Command {
     Sink(Box<cmd::sink::Args>),
     /// Make keys that sign mail.
     Dkim(cmd::dkim::Args),
+    /// Ask what became of mail, or export it.
+    Events(cmd::events::Args),
 }
 
 fn main() -> ExitCode {
@@ -52,5 +54,6 @@ fn run(command: Command) -> Outcome {
         Command::Demo(args) => cmd::demo::run(&args),
         Command::Sink(args) => cmd::sink::run(&args),
         Command::Dkim(args) => cmd::dkim::run(&args),
+        Command::Events(args) => cmd::events::run(&args),
     }
 }

@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod demo;
 pub(crate) mod dkim;
+pub(crate) mod events;
 pub(crate) mod relay;
 pub(crate) mod send;
 pub(crate) mod sink;

@@ -4,10 +4,14 @@
 //! Both stand on the journal.
 
 pub mod event;
+pub mod history;
 pub mod id;
 pub mod message;
 
 pub use event::{Event, Outcome, Said, StageTimes, Status};
+pub use history::{
+    Cursor, EventSink, EventSource, History, HistoryOptions, MinuteStats, Page, Query,
+};
 pub use id::MessageId;
 pub use message::{Message, Priority, Tags};
 

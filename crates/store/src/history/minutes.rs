@@ -1,0 +1,134 @@
+//! What happened in each minute, counted as it happens.
+//!
+//! Names are bounded: a minute counts at most [`NAMES_MAX`] tenants and as many sites by name, the
+//! rest under the empty name.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::{Event, Status, Time};
+
+/// Tenants, and sites, that one minute counts by name.
+pub const NAMES_MAX: usize = 256;
+
+/// Events by the status that they led to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counts(pub [u64; Status::ALL.len()]);
+
+impl Counts {
+    /// Events that led to this status.
+    #[must_use]
+    pub fn of(&self, status: Status) -> u64 {
+        self.0[status as usize - 1]
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    pub(super) fn add(&mut self, status: Status) {
+        self.0[status as usize - 1] += 1;
+    }
+
+    pub(super) fn merge(&mut self, other: &Self) {
+        for (sum, count) in self.0.iter_mut().zip(other.0) {
+            *sum = sum.saturating_add(count);
+        }
+    }
+}
+
+/// What happened in one minute.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct MinuteStats {
+    /// When it began.
+    pub minute: Time,
+    /// Events by status.
+    pub counts: Counts,
+    /// The same for each tenant; the empty name stands for those over [`NAMES_MAX`].
+    pub tenants: BTreeMap<Arc<str>, Counts>,
+    /// The same for each site that was tried; the empty name stands for those over [`NAMES_MAX`].
+    pub sites: BTreeMap<Arc<str>, Counts>,
+    /// Attempts: events that have an outcome.
+    pub attempts: u64,
+    /// From acceptance to delivery, summed over what was delivered.
+    pub delivery_us_sum: u64,
+    /// Time of attempts by stage, in the order of `StageTimes::NAMES`.
+    pub stage_us_sums: [u64; 11],
+}
+
+impl MinuteStats {
+    /// Begins an empty minute; `at` is any moment in it.
+    #[must_use]
+    pub fn new(at: Time) -> Self {
+        Self {
+            minute: start_of(at),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn add(&mut self, event: &Event) {
+        self.counts.add(event.status);
+        count(&mut self.tenants, &event.tenant).add(event.status);
+        if event.status == Status::Delivered {
+            let latency = event.at.saturating_sub(event.message.time());
+            let latency_us = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+            self.delivery_us_sum = self.delivery_us_sum.saturating_add(latency_us);
+        }
+        let Some(outcome) = &event.outcome else {
+            return;
+        };
+        self.attempts += 1;
+        count(&mut self.sites, &outcome.site).add(event.status);
+        for (sum, us) in self.stage_us_sums.iter_mut().zip(outcome.times.0) {
+            *sum = sum.saturating_add(us.into());
+        }
+    }
+
+    pub(super) fn merge(&mut self, other: &Self) {
+        self.counts.merge(&other.counts);
+        for (name, counts) in &other.tenants {
+            count(&mut self.tenants, name).merge(counts);
+        }
+        for (name, counts) in &other.sites {
+            count(&mut self.sites, name).merge(counts);
+        }
+        self.attempts = self.attempts.saturating_add(other.attempts);
+        self.delivery_us_sum = self.delivery_us_sum.saturating_add(other.delivery_us_sum);
+        for (sum, us) in self.stage_us_sums.iter_mut().zip(other.stage_us_sums) {
+            *sum = sum.saturating_add(us);
+        }
+    }
+}
+
+/// When the minute of `at` began.
+pub(super) fn start_of(at: Time) -> Time {
+    Duration::from_secs(at.as_secs() / 60 * 60)
+}
+
+fn count<'a>(names: &'a mut BTreeMap<Arc<str>, Counts>, name: &Arc<str>) -> &'a mut Counts {
+    let is_known = names.contains_key(&**name);
+    let name = if is_known || names.len() < NAMES_MAX {
+        Arc::clone(name)
+    } else {
+        Arc::from("")
+    };
+    names.entry(name).or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_over_the_limit_are_counted_together() {
+        let mut names = BTreeMap::new();
+        for index in 0..NAMES_MAX + 3 {
+            count(&mut names, &format!("t{index}").into()).add(Status::Accepted);
+        }
+        assert_eq!(names.len(), NAMES_MAX + 1);
+        assert_eq!(names[""].of(Status::Accepted), 3);
+    }
+}
