@@ -8,8 +8,11 @@ use store::{MessageId, Time};
 
 use crate::accept::{AcceptError, Accepted, Pending};
 use crate::config::Config;
+use crate::idempotency::{Claim, ClaimError, Fingerprint, InFlight, table_key};
 use crate::submission::Submission;
-use crate::views::{Filter, Followed, Health, MessageView, QueueLine, SiteView, Stats};
+use crate::views::{
+    Filter, Followed, Health, MessageView, QueueLine, SiteView, Stats, Suppression,
+};
 
 /// Why an engine cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +39,7 @@ pub struct Engine {
 
 struct Core {
     config: Config,
+    claims: InFlight,
 }
 
 impl Engine {
@@ -47,7 +51,10 @@ impl Engine {
     #[allow(clippy::unused_async)]
     pub async fn open(config: Config) -> Result<Self, OpenError> {
         Ok(Self {
-            core: Arc::new(Core { config }),
+            core: Arc::new(Core {
+                config,
+                claims: InFlight::default(),
+            }),
         })
     }
 
@@ -95,6 +102,28 @@ impl Engine {
     /// Pressure, rate, quota, suspension.
     pub fn check_tenant(&self, _tenant: &str) -> Result<(), AcceptError> {
         Ok(())
+    }
+
+    /// Claims an idempotency key for a request that makes `messages` messages; the request
+    /// then accepts each under its id, whether the key was new or not, and drops the claim.
+    ///
+    /// # Errors
+    /// See [`ClaimError`].
+    pub async fn claim(
+        &self,
+        tenant: &str,
+        key: &str,
+        _fingerprint: Fingerprint,
+        messages: usize,
+    ) -> Result<Claim, ClaimError> {
+        let table_key = table_key(tenant, key)?;
+        let held = self.core.claims.hold(&table_key);
+        self.durable().await?;
+        Ok(Claim {
+            ids: (0..messages).map(|_| self.next_id()).collect(),
+            is_repeated: false,
+            _held: held.ok_or(ClaimError::InFlight)?,
+        })
     }
 
     /// A message and each recipient's state, from the spool while it lives, then from history.
@@ -172,6 +201,33 @@ impl Engine {
         _send_at: Time,
     ) -> Result<Option<()>, AcceptError> {
         self.durable().await.map(Some)
+    }
+
+    /// The suppression list of a tenant: addresses that get no mail of it, in order.
+    #[must_use]
+    pub fn suppressions(&self, _tenant: &str) -> Vec<Suppression> {
+        Vec::new()
+    }
+
+    /// Puts an address on a tenant's suppression list. Durable when it returns.
+    ///
+    /// # Errors
+    /// As for `suspend`.
+    pub async fn suppress(
+        &self,
+        _tenant: &str,
+        _address: &Address,
+        _reason: &str,
+    ) -> Result<(), AcceptError> {
+        self.durable().await
+    }
+
+    /// Takes an address off; says whether it was there.
+    ///
+    /// # Errors
+    /// As for `suspend`.
+    pub async fn unsuppress(&self, _tenant: &str, _address: &Address) -> Result<bool, AcceptError> {
+        self.durable().await.map(|()| false)
     }
 
     /// How the engine is.

@@ -12,12 +12,17 @@
 
 pub mod accept;
 pub mod config;
+pub mod idempotency;
 pub mod submission;
 pub mod views;
 
+mod clock;
 mod engine;
+mod machine;
+mod pressure;
 
 pub use accept::{AcceptError, Accepted, Pending};
 pub use config::Config;
-pub use engine::{Engine, OpenError};
+pub use engine::{Engine, Follower, Missed, OpenError};
+pub use idempotency::{Claim, ClaimError, Fingerprint};
 pub use submission::{Options, Submission};

@@ -194,3 +194,14 @@ pub struct Followed {
     /// What happened.
     pub event: Arc<Event>,
 }
+
+/// An address that gets no mail of a tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Suppression {
+    /// The address.
+    pub address: Box<str>,
+    /// Since when.
+    pub since: Time,
+    /// Why: the reply that bounced, or an operator's words.
+    pub reason: Box<str>,
+}
