@@ -1,1 +1,3 @@
-//! server
+//! The edges: how messages come in, and how the engine is asked and told things.
+
+pub mod auth;
