@@ -3,6 +3,7 @@
 //! The spool holds accepted, unsettled messages; history holds every change of every recipient.
 //! Both stand on the journal.
 
+pub mod codec;
 pub mod event;
 pub mod history;
 pub mod id;
