@@ -2,6 +2,7 @@
 
 mod bound;
 mod cmd;
+mod config;
 mod exit;
 mod load;
 mod machine;

@@ -1,0 +1,352 @@
+//! What a file may say, and what is said of its mistakes.
+
+use super::*;
+
+use std::fmt::Write;
+
+use client::{TlsMode, Wire};
+use route::{Hops, Pattern};
+
+/// Beside files that the tests make.
+fn parse_in(folder: &Path, text: &str) -> Result<Config, Vec<Mistake>> {
+    parse(text, folder, Given::new())
+}
+
+fn right(text: &str) -> Config {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("password"), "s3cret\n").unwrap();
+    parse_in(folder.path(), text).unwrap_or_else(|mistakes| panic!("{mistakes:#?}"))
+}
+
+/// `line path: text`, one a line.
+fn wrong(text: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("empty"), "\n").unwrap();
+    let mistakes = parse_in(folder.path(), text).expect_err(text);
+    let mut lines = String::new();
+    for mistake in mistakes {
+        let line = mistake.line.map_or("-".to_owned(), |line| line.to_string());
+        writeln!(lines, "{line} {}: {}", mistake.path, mistake.text).unwrap();
+    }
+    lines
+}
+
+#[test]
+fn an_empty_file_is_right_and_means_loopback_only() {
+    let config = right("");
+    assert_eq!(config.listen.smtp, ["127.0.0.1:2525".parse().unwrap()]);
+    assert_eq!(config.listen.http, Some("127.0.0.1:8025".parse().unwrap()));
+    assert!(config.listen.smtps.is_empty() && config.listen.trust_loopback);
+    assert!(config.tls.is_none() && config.routes.is_empty());
+    assert_eq!(config.limits.message.0, 50 << 20);
+    assert_eq!(config.retry.max_age.as_secs(), 5 * 86_400);
+}
+
+#[test]
+fn a_small_useful_file() {
+    let config = right(
+        r#"
+        [listen]
+        smtp = ["127.0.0.1:2525"]
+        http = "127.0.0.1:8025"
+        [[route]]
+        domain = "*"
+        via = "smtp://user@relay.example:587?tls=required"
+        password_file = "password"
+        "#,
+    );
+    let route = &config.routes[0];
+    assert_eq!(route.domains, [Pattern::Any]);
+    let Hops::Relays(relays) = &route.hops else {
+        panic!("{route:?}")
+    };
+    let relay = &relays[0].relay;
+    assert_eq!((relay.port, relay.tls), (587, TlsMode::Required));
+    assert_eq!(relay.password.as_ref().unwrap().expose(), "s3cret");
+}
+
+#[test]
+fn a_file_that_says_all_it_can() {
+    let config = right(
+        r#"
+        data_dir = "/var/lib/mailrail"
+        host = "mail.example.org"
+        [[source]]
+        name = "a"
+        ip = "192.0.2.1"
+        ehlo_name = "a.example.org"
+        weight = 3
+        [[tenant]]
+        name = "shop"
+        networks = ["10.0.0.0/8", "2001:db8::/32"]
+        rate = "100/s"
+        quota = "100000/day"
+        weight = 2
+        user = [{ name = "shop", password_hash = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA" }]
+        [[route]]
+        domain = ["example.org", "*.example.org"]
+        tenant = "shop"
+        mx = true
+        tls = "required"
+        sources = ["a"]
+        rate = "600/min"
+        wire = "pipelined"
+        unknown = "hold"
+        [[route]]
+        domain = "*"
+        wire = "windowed:4"
+        via = [
+            { relay = "smtp://one.example", weight = 3 },
+            { relay = "smtps://u@two.example", password_file = "password" },
+        ]
+        [retry]
+        max_age = "2d"
+        greylisted = { first = "5m", longest = "30m" }
+        "#,
+    );
+    assert_eq!(config.tenants[0].users[0].name, "shop");
+    assert_eq!(config.routes[0].domains.len(), 2);
+    let Hops::Mx { tls, .. } = config.routes[0].hops else {
+        panic!("no mx")
+    };
+    assert_eq!(tls, TlsMode::Required);
+    let Hops::Relays(relays) = &config.routes[1].hops else {
+        panic!("no relays")
+    };
+    assert_eq!(relays[0].weight.get(), 3);
+    assert!(relays[1].relay.password.is_some());
+    assert_eq!(config.routes[1].wire, Wire::Windowed(4));
+    let greylisted = config.retry.curves[3].1;
+    assert_eq!(greylisted.first.as_secs(), 300);
+}
+
+#[test]
+fn every_mistake_is_named_at_once_each_with_its_line() {
+    let mistakes = wrong(
+        "[listen]\n\
+         smpt = [\"127.0.0.1:25\"]\n\
+         http = \"localhost\"\n\
+         [[route]]\n\
+         domain = \"*\"\n\
+         conections_max = 5\n\
+         [limits]\n\
+         message = 50\n\
+         idle = \"5min\"\n\
+         [colour]\n\
+         x = 1\n",
+    );
+    let want = [
+        "2 listen.smpt: unknown setting; did you mean `smtp`?",
+        "3 listen.http: \"localhost\": write it as 127.0.0.1:2525",
+        "4 route[0]: nothing says where it leads",
+        "6 route[0].conections_max: unknown setting; did you mean `connections_max`?",
+        "8 limits.message: is a plain number; a size such as \"20 MiB\" in quotes is meant",
+        "9 limits.idle: \"5min\": unknown unit \"min\"; use ms, s, m, h, d",
+        "10 colour: unknown setting; known: data_dir, host, listen",
+    ];
+    let lines: Vec<&str> = mistakes.lines().collect();
+    assert_eq!(lines.len(), want.len(), "{mistakes}");
+    for (line, want) in lines.iter().zip(want) {
+        assert!(line.starts_with(want), "want {want:?}, not {line:?}");
+    }
+}
+
+#[test]
+fn a_mistake_says_what_is_wrong_in_words() {
+    for (text, want) in [
+        ("[listen", "1 : "),
+        ("listen = 5", "1 listen: is no table"),
+        (
+            "[route]\ndomain = \"*\"",
+            "1 route: there may be several: write [[route]]",
+        ),
+        ("route = [1]", "1 route[0]: is no table"),
+        ("host = \"a b\"", "1 host: \"a b\": "),
+        (
+            "[listen]\nsmtp = [\"1.2.3.4:25\"]\nhttp = \"1.2.3.4:25\"",
+            "1 listen: 1.2.3.4:25 is given twice",
+        ),
+        (
+            "[listen]\nsmtps = [\"1.2.3.4:465\"]",
+            "`smtps` needs a certificate",
+        ),
+        (
+            "[tls]\nkey = \"no-such\"",
+            "1 tls: `certificate` is missing",
+        ),
+        ("[tls]\nkey = \"no-such\"", "2 tls.key: "),
+        ("[[route]]\nmx = true", "1 route[0]: `domain` is missing"),
+        (
+            "[[route]]\ndomain = []\nmx = true",
+            "2 route[0].domain: is an empty list",
+        ),
+        (
+            "[[route]]\ndomain = \"a..b\"\nmx = true",
+            "2 route[0].domain: \"a..b\": ",
+        ),
+        (
+            "[[route]]\ndomain = \"*\"\nmx = true\nvia = \"smtp://a\"",
+            "3 route[0].mx: a route has either",
+        ),
+        (
+            "[[route]]\ndomain = \"*\"\nmx = true\npassword_env = \"X\"",
+            "a password is for `via`",
+        ),
+        (
+            "[[route]]\ndomain = \"*\"\nvia = \"smtp://a\"\ntls = \"none\"",
+            "4 route[0].tls: is for `mx`",
+        ),
+        (
+            "[[route]]\ndomain = \"*\"\nvia = \"http://a\"",
+            "3 route[0].via: a relay begins with smtp://",
+        ),
+        (
+            "[[route]]\ndomain = \"*\"\nvia = \"smtp://u@a\"",
+            "3 route[0].via: where is the password of u?",
+        ),
+        (
+            "[[route]]\ndomain = \"*\"\nvia = \"smtp://u@a\"\npassword_file = \"empty\"",
+            "4 route[0].password_file: ",
+        ),
+        (
+            "[[route]]\ndomain = \"*\"\nvia = \"smtp://u@a\"\npassword_env = \"NO_SUCH\"",
+            "the environment has no NO_SUCH",
+        ),
+        (
+            "[[route]]\ndomain = \"*\"\nvia = [{ realy = \"smtp://a\" }]",
+            "3 route[0].via[0].realy: unknown setting; did you mean `relay`?",
+        ),
+        (
+            "[[route]]\ndomain = \"*\"\nmx = true\nwire = \"windowed\"",
+            "4 route[0].wire: windowed is for a relay",
+        ),
+        (
+            "[[route]]\ndomain = \"*\"\nmx = true\nwire = \"fast\"",
+            "known: lockstep, pipelined, overlapped",
+        ),
+        (
+            "[[route]]\ndomain = \"*\"\nmx = true\nunknown = \"retyr\"",
+            "did you mean \"retry\"?",
+        ),
+        (
+            "[[route]]\ndomain = \"*\"\nmx = true\nsources = [\"a\"]",
+            "there is no [[source]] \"a\"",
+        ),
+        (
+            "[[route]]\ndomain = \"*\"\nmx = true\ntenant = \"a\"",
+            "there is no [[tenant]] \"a\"",
+        ),
+        (
+            "[[route]]\ndomain = \"*\"\nmx = true\n[[route]]\ndomain = \"*\"\nmx = true",
+            "5 route[1].domain: another route",
+        ),
+        (
+            "[[source]]\nname = \"a\"\nip = \"a\"",
+            "3 source[0].ip: \"a\": is no IP address",
+        ),
+        (
+            "[[tenant]]\nname = \"a\"\n[[tenant]]\nname = \"a\"",
+            "4 tenant[1].name: there are two tenants",
+        ),
+        (
+            "[[tenant]]\nname = \"a\"\nnetworks = [\"10.1.0.0/8\"]",
+            "10.0.0.0/8 is meant?",
+        ),
+        (
+            "[[tenant]]\nname = \"a\"\nrate = \"5\"",
+            "3 tenant[0].rate: \"5\": a rate needs a unit",
+        ),
+        (
+            "[limits]\nmessage = \"1 KiB\"",
+            "2 limits.message: every server takes 64 KiB",
+        ),
+        (
+            "[retry]\nconnect = { first = \"2h\" }",
+            "retry.connect.first: is 100ms or more",
+        ),
+        (
+            "[retry.connect]\nbase = \"2h\"",
+            "2 retry.connect.base: unknown setting; known: first, longest",
+        ),
+        (
+            "[[dkim]]\ndomain = \"a.example\"\nselector = \"s\"\nkey = \"empty\"",
+            "4 dkim[0].key: ",
+        ),
+        (
+            "[log]\nlevel = \"verbose\"",
+            "known: error, warn, info, debug, trace",
+        ),
+    ] {
+        let mistakes = wrong(text);
+        let says = mistakes.lines().any(|line| line.contains(want));
+        assert!(says, "{text}\nwant {want:?}, not\n{mistakes}");
+    }
+}
+
+#[test]
+fn no_mistake_repeats_a_secret() {
+    for text in [
+        "[[route]]\ndomain = \"*\"\nvia = \"smtp://u:hunter2@a.example\"",
+        "[[route]]\ndomain = \"*\"\nvia = \"smtp://u:hunter2@a.example:x\"",
+        "[[route]]\ndomain = \"*\"\nvia = \"smtpx://u:hunter2@a.example\"",
+        "[[route]]\ndomain = \"*\"\nvia = [\"smtp://u:hunter2@\"]",
+        "[[route]]\ndomain = \"*\"\nvia = [{ relay = \"smtp://u:hunter2@a.example\" }]",
+        "[[tenant]]\nname = \"a\"\nuser = [{ name = \"u\", password_hash = \"hunter2\" }]",
+    ] {
+        let mistakes = wrong(text);
+        assert!(!mistakes.contains("hunter2"), "{mistakes}");
+    }
+}
+
+#[test]
+fn what_is_shown_reads_back_and_says_where_it_is_from() {
+    let text = "[listen]\nhttp = \"127.0.0.1:1\"\n\
+        [[tenant]]\nname = \"a\"\n\
+        user = [{ name = \"u\", password_hash = \"$argon2id$v=19$m=1,t=2,p=1$c2FsdA$aGFzaA\" }]\n\
+        [[route]]\ndomain = \"*\"\nvia = [{ relay = \"smtp://a\" }]\n";
+    let shown = show::show(&right(text).shown);
+    for line in [
+        "http = \"127.0.0.1:1\" # line 2",
+        "smtp = [\"127.0.0.1:2525\"] # default",
+        "# [tls]",
+        "# certificate = # not set",
+        "[[tenant.user]]",
+        "password_hash = \"…\" # line 5",
+        "[[route.via]]",
+    ] {
+        let lines = shown
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+        assert!(lines.clone().any(|shown| shown == line), "{line}\n{shown}");
+    }
+    assert!(!shown.contains("argon2id"), "{shown}");
+    let again = shown.replace("\"…\"", "\"$argon2id$v=19$m=1,t=2,p=1$c2FsdA$aGFzaA\"");
+    assert_eq!(right(&again).shown.len(), right(text).shown.len());
+}
+
+#[test]
+fn a_flag_counts_more_than_the_file() {
+    let given = Given::from([("data_dir", ("\"/x\"".to_owned(), "--data-dir"))]);
+    let config = parse("data_dir = \"/y\"", Path::new(""), given).unwrap();
+    assert_eq!(config.data_dir, Path::new("/x"));
+    assert_eq!(config.shown[0].origin, Origin::Given("--data-dir"));
+}
+
+#[test]
+fn mistakes_print_as_file_line_path_and_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.toml");
+    std::fs::write(&path, "\nhots = \"a\"\n[limits]\nidle = 5\n").unwrap();
+    let mistakes = load(Some(&path), Given::new()).unwrap_err().to_string();
+    let path = path.display();
+    let lines: Vec<&str> = mistakes.lines().collect();
+    assert_eq!(lines.len(), 2, "{mistakes}");
+    assert_eq!(
+        lines[0],
+        format!("{path}:2: hots: unknown setting; did you mean `host`?")
+    );
+    assert!(
+        lines[1].starts_with(&format!("{path}:4: limits.idle: ")),
+        "{mistakes}"
+    );
+}
