@@ -7,7 +7,7 @@ use std::process::ExitCode;
 pub(crate) const HELP: &str = "\
 Exit codes: 0 done · 64 wrong usage · 65 wrong data (list, template, address, message; or a \
 recipient refused for good) · 69 the relay cannot be reached · 75 not all done: run again with \
---resume · 77 the relay refused the login";
+--resume · 77 the relay refused the login · 78 the configuration has mistakes";
 
 /// Exit codes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,12 +19,16 @@ pub(crate) enum Exit {
     Usage = 64,
     /// EX_DATAERR: a list, template, address or message that is wrong; a recipient refused for good.
     Data = 65,
+    /// EX_NOUSER: a recipient that cannot be an address.
+    NoUser = 67,
     /// EX_UNAVAILABLE: the relay cannot be reached, or not securely.
     Unavailable = 69,
     /// EX_TEMPFAIL: something is left to do; running again may do it.
     Temporary = 75,
-    /// EX_NOPERM: the relay refused the login.
+    /// EX_NOPERM: the relay refused the login, or the server the key.
     NoPermission = 77,
+    /// EX_CONFIG: the configuration has mistakes.
+    Config = 78,
 }
 
 /// Why a command stopped before its end.

@@ -34,6 +34,8 @@ enum Command {
     Demo(cmd::demo::Args),
     /// Run a scripted SMTP server to test and measure against.
     Sink(Box<cmd::sink::Args>),
+    /// Check a configuration, or show what is in force.
+    Config(cmd::config::Args),
     /// Make keys that sign mail.
     Dkim(cmd::dkim::Args),
     /// Ask what became of mail, or export it.
@@ -54,6 +56,7 @@ fn run(command: Command) -> Outcome {
         Command::Bench(args) => cmd::bench::run(&args),
         Command::Demo(args) => cmd::demo::run(&args),
         Command::Sink(args) => cmd::sink::run(&args),
+        Command::Config(args) => cmd::config::run(&args),
         Command::Dkim(args) => cmd::dkim::run(&args),
         Command::Events(args) => cmd::events::run(&args),
     }

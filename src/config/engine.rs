@@ -18,52 +18,58 @@ use super::units::{Share, Size};
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
     /// Octets of one message.
-    pub(crate) message: Size,
+    pub(crate) message_max: Size,
     /// Recipients of one message.
-    pub(crate) recipients: NonZeroU32,
+    pub(crate) recipients_max: NonZeroU32,
     /// SMTP connections in.
-    pub(crate) connections: NonZeroU32,
+    pub(crate) connections_max: NonZeroU32,
     /// Of them, from one client.
-    pub(crate) connections_per_client: NonZeroU32,
+    pub(crate) connections_per_client_max: NonZeroU32,
     /// A client that says nothing for so long is cut.
-    pub(crate) idle: Duration,
+    pub(crate) idle_max: Duration,
     /// Commands in error after which a client is cut.
-    pub(crate) errors: NonZeroU32,
+    pub(crate) errors_max: NonZeroU32,
     /// Messages on the wire at once.
-    pub(crate) in_flight: NonZeroU32,
+    pub(crate) in_flight_max: NonZeroU32,
     /// How far ahead a message may be scheduled.
-    pub(crate) ahead: Duration,
+    pub(crate) ahead_max: Duration,
     /// CPU above which we slow down.
-    pub(crate) cpu: Share,
+    pub(crate) cpu_max: Share,
     /// Memory near which we slow down; the cgroup's limit where there is none.
-    pub(crate) memory: Option<Size>,
+    pub(crate) memory_max: Option<Size>,
     /// Free disk below which nothing is accepted.
-    pub(crate) disk_free: Size,
+    pub(crate) disk_free_min: Size,
     /// After SIGTERM, for what is on the wire.
-    pub(crate) drain: Duration,
+    pub(crate) drain_max: Duration,
 }
 
 impl Limits {
     pub(super) fn read(mut section: Section<'_>) -> Self {
         let limits = Self {
-            message: section.get("message", "\"50 MiB\""),
-            recipients: section.get("recipients", "1000"),
-            connections: section.get("connections", "10000"),
-            connections_per_client: section.get("connections_per_client", "10000"),
-            idle: section.get("idle", "\"5m\""),
-            errors: section.get("errors", "20"),
-            in_flight: section.get("in_flight", "2000"),
-            ahead: section.get("ahead", "\"30d\""),
-            cpu: section.get("cpu", "\"80 %\""),
-            memory: section.maybe("memory"),
-            disk_free: section.get("disk_free", "\"512 MiB\""),
-            drain: section.get("drain", "\"30s\""),
+            message_max: section.get("message_max", "\"50 MiB\""),
+            recipients_max: section.get("recipients_max", "1000"),
+            connections_max: section.get("connections_max", "10000"),
+            connections_per_client_max: section.get("connections_per_client_max", "10000"),
+            idle_max: section.get("idle_max", "\"5m\""),
+            errors_max: section.get("errors_max", "20"),
+            in_flight_max: section.get("in_flight_max", "2000"),
+            ahead_max: section.get("ahead_max", "\"30d\""),
+            cpu_max: section.get("cpu_max", "\"80 %\""),
+            memory_max: section.maybe("memory_max"),
+            disk_free_min: section.get("disk_free_min", "\"512 MiB\""),
+            drain_max: section.get("drain_max", "\"30s\""),
         };
-        if limits.message.0 < 64 << 10 {
-            section.wrong("message", "every server takes 64 KiB (RFC 5321 §4.5.3.1.7)");
+        if limits.message_max.0 < 64 << 10 {
+            section.wrong(
+                "message_max",
+                "every server takes 64 KiB (RFC 5321 §4.5.3.1.7)",
+            );
         }
-        if limits.recipients.get() < 100 {
-            section.wrong("recipients", "every server takes 100 (RFC 5321 §4.5.3.1.8)");
+        if limits.recipients_max.get() < 100 {
+            section.wrong(
+                "recipients_max",
+                "every server takes 100 (RFC 5321 §4.5.3.1.8)",
+            );
         }
         section.end();
         limits
@@ -207,15 +213,15 @@ impl Suppression {
 /// `[history]`: how long it is known what became of a message.
 #[derive(Debug, Clone)]
 pub(crate) struct History {
-    pub(crate) age: Duration,
-    pub(crate) size: Size,
+    pub(crate) age_max: Duration,
+    pub(crate) size_max: Size,
 }
 
 impl History {
     pub(super) fn read(mut section: Section<'_>) -> Self {
         let history = Self {
-            age: section.get("age", "\"30d\""),
-            size: section.get("size", "\"10 GiB\""),
+            age_max: section.get("age_max", "\"30d\""),
+            size_max: section.get("size_max", "\"10 GiB\""),
         };
         section.end();
         history

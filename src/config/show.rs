@@ -18,9 +18,15 @@ pub(crate) fn show(shown: &[Shown]) -> String {
     let mut text = String::new();
     for table in tables {
         let settings = shown.iter().filter(|setting| setting.table == table);
-        let is_absent = settings.clone().all(|setting| setting.origin == Origin::Unset);
+        let is_absent = settings
+            .clone()
+            .all(|setting| setting.origin == Origin::Unset);
         if !table.is_empty() {
-            let mark = if is_absent && !table.ends_with(']') { "# " } else { "" };
+            let mark = if is_absent && !table.ends_with(']') {
+                "# "
+            } else {
+                ""
+            };
             let _ = writeln!(text, "\n{mark}{}", header(table));
         }
         for setting in settings.filter(|setting| !setting.key.is_empty()) {

@@ -2,12 +2,10 @@
 
 use std::num::NonZeroU32;
 
-use client::Secret;
 use flow::rate::RateLimit;
-use toml::de::DeValue;
+use server::auth::{Network, PasswordHash};
 
-use super::read::{Section, Setting};
-use super::settings::Network;
+use super::read::Section;
 
 /// The tenant of clients on loopback, there whether it is in the file or not.
 pub(crate) const DEFAULT: &str = "default";
@@ -35,25 +33,7 @@ pub(crate) struct Tenant {
 #[derive(Debug, Clone)]
 pub(crate) struct User {
     pub(crate) name: String,
-    /// Argon2 in PHC form.
-    pub(crate) password_hash: Secret,
-}
-
-/// The hash, checked for its form.
-struct Hash(Secret);
-
-impl Setting for Hash {
-    /// The text is not repeated: it is a secret, or a password put there by mistake.
-    fn read(value: &DeValue<'_>) -> Result<Self, String> {
-        let is_hash = |text: &&str| {
-            let parts: Vec<&str> = text.split('$').collect();
-            matches!(parts.as_slice(), ["", kind, _, _, salt, hash]
-                if kind.starts_with("argon2") && !salt.is_empty() && !hash.is_empty())
-        };
-        let hash = value.as_str().filter(is_hash);
-        hash.map(|text| Self(Secret::new(text)))
-            .ok_or_else(|| "is no argon2 hash; `mailrail config hash` makes one".to_owned())
-    }
+    pub(crate) password_hash: PasswordHash,
 }
 
 impl Tenant {
@@ -83,8 +63,8 @@ impl Tenant {
         let mut users: Vec<User> = Vec::new();
         for mut section in section.list("user") {
             let name = section.must::<String>("name");
-            let hash = section.must_secret("password_hash");
-            if let Some((name, Hash(password_hash))) = name.zip(hash) {
+            let hash = section.must_secret::<PasswordHash>("password_hash");
+            if let Some((name, password_hash)) = name.zip(hash) {
                 let of_others = others.iter().flat_map(|tenant| &tenant.users);
                 if of_others.chain(&users).any(|user| user.name == name) {
                     section.wrong("name", format_args!("there are two users {name:?}"));

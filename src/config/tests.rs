@@ -12,7 +12,13 @@ fn parse_in(folder: &Path, text: &str) -> Result<Config, Vec<Mistake>> {
     parse(text, folder, Given::new())
 }
 
+/// `HASH` in the text becomes one.
 fn right(text: &str) -> Config {
+    let hash = match text.contains("HASH") {
+        true => server::auth::PasswordHash::make("secret").to_string(),
+        false => String::new(),
+    };
+    let text = &text.replace("HASH", &hash);
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("password"), "s3cret\n").unwrap();
     parse_in(folder.path(), text).unwrap_or_else(|mistakes| panic!("{mistakes:#?}"))
@@ -38,7 +44,7 @@ fn an_empty_file_is_right_and_means_loopback_only() {
     assert_eq!(config.listen.http, Some("127.0.0.1:8025".parse().unwrap()));
     assert!(config.listen.smtps.is_empty() && config.listen.trust_loopback);
     assert!(config.tls.is_none() && config.routes.is_empty());
-    assert_eq!(config.limits.message.0, 50 << 20);
+    assert_eq!(config.limits.message_max.0, 50 << 20);
     assert_eq!(config.retry.max_age.as_secs(), 5 * 86_400);
 }
 
@@ -82,7 +88,7 @@ fn a_file_that_says_all_it_can() {
         rate = "100/s"
         quota = "100000/day"
         weight = 2
-        user = [{ name = "shop", password_hash = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA" }]
+        user = [{ name = "shop", password_hash = "HASH" }]
         [[route]]
         domain = ["example.org", "*.example.org"]
         tenant = "shop"
@@ -130,8 +136,8 @@ fn every_mistake_is_named_at_once_each_with_its_line() {
          domain = \"*\"\n\
          conections_max = 5\n\
          [limits]\n\
-         message = 50\n\
-         idle = \"5min\"\n\
+         message_max = 50\n\
+         idle_max = \"5min\"\n\
          [colour]\n\
          x = 1\n",
     );
@@ -140,8 +146,8 @@ fn every_mistake_is_named_at_once_each_with_its_line() {
         "3 listen.http: \"localhost\": write it as 127.0.0.1:2525",
         "4 route[0]: nothing says where it leads",
         "6 route[0].conections_max: unknown setting; did you mean `connections_max`?",
-        "8 limits.message: is a plain number; a size such as \"20 MiB\" in quotes is meant",
-        "9 limits.idle: \"5min\": unknown unit \"min\"; use ms, s, m, h, d",
+        "8 limits.message_max: is a plain number; a size such as \"20 MiB\" in quotes is meant",
+        "9 limits.idle_max: \"5min\": unknown unit \"min\"; use ms, s, m, h, d",
         "10 colour: unknown setting; known: data_dir, host, listen",
     ];
     let lines: Vec<&str> = mistakes.lines().collect();
@@ -250,15 +256,15 @@ fn a_mistake_says_what_is_wrong_in_words() {
         ),
         (
             "[[tenant]]\nname = \"a\"\nnetworks = [\"10.1.0.0/8\"]",
-            "10.0.0.0/8 is meant?",
+            "no bit set behind the prefix",
         ),
         (
             "[[tenant]]\nname = \"a\"\nrate = \"5\"",
             "3 tenant[0].rate: \"5\": a rate needs a unit",
         ),
         (
-            "[limits]\nmessage = \"1 KiB\"",
-            "2 limits.message: every server takes 64 KiB",
+            "[limits]\nmessage_max = \"1 KiB\"",
+            "2 limits.message_max: every server takes 64 KiB",
         ),
         (
             "[retry]\nconnect = { first = \"2h\" }",
@@ -302,7 +308,7 @@ fn no_mistake_repeats_a_secret() {
 fn what_is_shown_reads_back_and_says_where_it_is_from() {
     let text = "[listen]\nhttp = \"127.0.0.1:1\"\n\
         [[tenant]]\nname = \"a\"\n\
-        user = [{ name = \"u\", password_hash = \"$argon2id$v=19$m=1,t=2,p=1$c2FsdA$aGFzaA\" }]\n\
+        user = [{ name = \"u\", password_hash = \"HASH\" }]\n\
         [[route]]\ndomain = \"*\"\nvia = [{ relay = \"smtp://a\" }]\n";
     let shown = show::show(&right(text).shown);
     for line in [
@@ -319,8 +325,8 @@ fn what_is_shown_reads_back_and_says_where_it_is_from() {
             .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
         assert!(lines.clone().any(|shown| shown == line), "{line}\n{shown}");
     }
-    assert!(!shown.contains("argon2id"), "{shown}");
-    let again = shown.replace("\"…\"", "\"$argon2id$v=19$m=1,t=2,p=1$c2FsdA$aGFzaA\"");
+    assert!(!shown.contains("$argon2"), "{shown}");
+    let again = shown.replace("\"…\"", "\"HASH\"");
     assert_eq!(right(&again).shown.len(), right(text).shown.len());
 }
 
@@ -336,7 +342,7 @@ fn a_flag_counts_more_than_the_file() {
 fn mistakes_print_as_file_line_path_and_words() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.toml");
-    std::fs::write(&path, "\nhots = \"a\"\n[limits]\nidle = 5\n").unwrap();
+    std::fs::write(&path, "\nhots = \"a\"\n[limits]\nidle_max = 5\n").unwrap();
     let mistakes = load(Some(&path), Given::new()).unwrap_err().to_string();
     let path = path.display();
     let lines: Vec<&str> = mistakes.lines().collect();
@@ -346,7 +352,7 @@ fn mistakes_print_as_file_line_path_and_words() {
         format!("{path}:2: hots: unknown setting; did you mean `host`?")
     );
     assert!(
-        lines[1].starts_with(&format!("{path}:4: limits.idle: ")),
+        lines[1].starts_with(&format!("{path}:4: limits.idle_max: ")),
         "{mistakes}"
     );
 }
