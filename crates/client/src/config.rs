@@ -8,6 +8,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use smtp::ClientName;
 
 use crate::relay::Relay;
+use crate::tls::TlsContext;
 
 /// How commands are grouped on the wire; each falls back to what the server offers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -171,6 +172,7 @@ pub struct PoolBuilder {
     pub(crate) ehlo_name: ClientName,
     pub(crate) allow_plaintext_auth: bool,
     pub(crate) tls: TlsSettings,
+    pub(crate) tls_context: Option<TlsContext>,
     pub(crate) local_ip: Option<std::net::IpAddr>,
 }
 
@@ -192,11 +194,13 @@ impl PoolBuilder {
             ehlo_name: smtp::Domain::from_ip(std::net::Ipv4Addr::LOCALHOST.into()).into(),
             allow_plaintext_auth: false,
             tls: TlsSettings::default(),
+            tls_context: None,
             local_ip: None,
         }
     }
 
-    /// One more relay of equal standing; connections are spread over those that answer.
+    /// One more relay. Connections go to the lowest [`Relay::preference`] that answers, spread by
+    /// [`Relay::weight`] over those that have it; those that failed lately come last.
     #[must_use]
     pub fn relay(mut self, relay: Relay) -> Self {
         self.relays.push(relay);
@@ -292,6 +296,13 @@ impl PoolBuilder {
     #[must_use]
     pub fn allow_plaintext_auth(mut self) -> Self {
         self.allow_plaintext_auth = true;
+        self
+    }
+
+    /// Uses these roots and tickets, and shares them; the other settings of TLS then have no effect.
+    #[must_use]
+    pub fn tls_context(mut self, context: TlsContext) -> Self {
+        self.tls_context = Some(context);
         self
     }
 

@@ -249,7 +249,7 @@ impl Connection {
                     scope: Scope::Message,
                     kind: Kind::Permanent,
                     endpoint: Some(self.shared.endpoint_name(self.endpoint)),
-                    cause: Cause::Local(error.to_string()),
+                    cause: Cause::Unsupported(error.clone()),
                 };
                 job.fail(&failure, Timings::default());
             }

@@ -6,6 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use smtp::ClientName;
 use smtp::client::{
     Credentials, Handshake, HandshakeConfig, HandshakeError, HandshakeStage, Mode, Session,
@@ -22,10 +24,15 @@ use crate::report::Timings;
 use crate::stream::Stream;
 use crate::tls::{self, TlsClients};
 
+/// How long one address may stay silent before the next is tried as well (RFC 8305 §5).
+const ADDRESS_PAUSE: Duration = Duration::from_millis(250);
+/// Addresses of one host that are tried.
+const ADDRESSES_MAX: usize = 8;
+
 /// What every dial of a pool has in common.
 #[derive(Debug)]
 pub(crate) struct Dialer {
-    pub(crate) tls: TlsClients,
+    pub(crate) tls: Arc<TlsClients>,
     pub(crate) timeouts: Timeouts,
     pub(crate) ehlo_name: ClientName,
     pub(crate) allow_plaintext_auth: bool,
@@ -41,36 +48,54 @@ pub(crate) struct Dialed {
     pub(crate) timings: Timings,
 }
 
+/// Whom to dial, and how.
+pub(crate) struct Target<'a> {
+    pub(crate) relay: &'a Relay,
+    /// Empty: not known yet.
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) credentials: Option<&'a Credentials>,
+    pub(crate) mode: Mode,
+}
+
+impl Target<'_> {
+    async fn resolve(&self) -> Result<Vec<SocketAddr>, Failure> {
+        let port = self.relay.port;
+        if !self.addresses.is_empty() {
+            let addresses = self.addresses.iter();
+            return Ok(addresses.map(|ip| SocketAddr::new(*ip, port)).collect());
+        }
+        if let Some(ip) = self.relay.host.ip() {
+            return Ok(vec![SocketAddr::new(ip, port)]);
+        }
+        let found = tokio::net::lookup_host((self.relay.host.as_str(), port)).await;
+        found
+            .map(Iterator::collect)
+            .map_err(|error| failure(Stage::Dns, Scope::Endpoint, Cause::Dns(Arc::new(error))))
+    }
+}
+
 impl Dialer {
     /// Opens one connection. Where TLS is opportunistic and fails, goes on without it, on a
     /// connection of its own (RFC 7435 §3).
-    pub(crate) async fn dial(
-        &self,
-        relay: &Relay,
-        credentials: Option<&Credentials>,
-        mode: Mode,
-    ) -> Result<Dialed, Failure> {
-        let first = self.dial_with(relay, relay.tls, credentials, mode).await;
+    pub(crate) async fn dial(&self, target: &Target<'_>) -> Result<Dialed, Failure> {
+        let tls = target.relay.tls;
+        let first = self.dial_with(target, tls).await;
         match first {
-            Err(failure) if relay.tls == TlsMode::Opportunistic && failure.stage == Stage::Tls => {
-                self.dial_with(relay, TlsMode::None, credentials, mode)
-                    .await
+            Err(failure) if tls == TlsMode::Opportunistic && failure.stage == Stage::Tls => {
+                self.dial_with(target, TlsMode::None).await
             }
             other => other,
         }
     }
 
-    async fn dial_with(
-        &self,
-        relay: &Relay,
-        tls: TlsMode,
-        credentials: Option<&Credentials>,
-        mode: Mode,
-    ) -> Result<Dialed, Failure> {
+    async fn dial_with(&self, target: &Target<'_>, tls: TlsMode) -> Result<Dialed, Failure> {
+        let Target {
+            relay, credentials, ..
+        } = target;
         let mut timings = Timings::default();
         let start = Instant::now();
         let stream = within(self.timeouts.connect, Stage::Connect, async {
-            let addrs = resolve(relay).await?;
+            let addrs = target.resolve().await?;
             timings.dns = start.elapsed();
             self.connect(&addrs).await
         })
@@ -117,7 +142,7 @@ impl Dialer {
             }
         }
         timings.tls_resumed = stream.tls_resumed();
-        let Some(session) = handshake.into_session(mode) else {
+        let Some(session) = handshake.into_session(target.mode) else {
             let cause = Cause::Protocol("the server speaks out of turn".into());
             return Err(failure(Stage::Ehlo, Scope::Endpoint, cause));
         };
@@ -128,20 +153,35 @@ impl Dialer {
         })
     }
 
+    /// Tries the addresses one after the other, each a little after the one before or as soon as
+    /// that has failed, until one answers (RFC 8305 §5): one that swallows packets costs moments.
     async fn connect(&self, addrs: &[SocketAddr]) -> Result<TcpStream, Failure> {
-        let mut last = None;
-        for addr in addrs {
-            match self.connect_one(*addr).await {
-                Ok(stream) => return Ok(stream),
-                Err(error) => last = Some(error),
+        let is_fit = |addr: &&SocketAddr| {
+            self.local_ip
+                .is_none_or(|ip| ip.is_ipv4() == addr.is_ipv4())
+        };
+        let mut waiting = addrs.iter().filter(is_fit).take(ADDRESSES_MAX);
+        let mut error = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        let mut tries = FuturesUnordered::new();
+        let mut next = waiting.next();
+        while next.is_some() || !tries.is_empty() {
+            if let Some(addr) = next.take() {
+                tries.push(self.connect_one(*addr));
+                next = waiting.next();
+            }
+            let patience = if next.is_some() {
+                ADDRESS_PAUSE
+            } else {
+                self.timeouts.connect
+            };
+            match tokio::time::timeout(patience, tries.next()).await {
+                Ok(Some(Ok(stream))) => return Ok(stream),
+                Ok(Some(Err(failed))) => error = failed,
+                Ok(None) | Err(_) => {}
             }
         }
-        let error = last.unwrap_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable));
-        Err(failure(
-            Stage::Connect,
-            Scope::Endpoint,
-            Cause::Io(Arc::new(error)),
-        ))
+        let cause = Cause::Io(Arc::new(error));
+        Err(failure(Stage::Connect, Scope::Endpoint, cause))
     }
 
     async fn connect_one(&self, addr: SocketAddr) -> io::Result<TcpStream> {
@@ -250,16 +290,6 @@ impl Dialer {
             HandshakeStage::Auth => (Stage::Auth, self.timeouts.auth),
         }
     }
-}
-
-async fn resolve(relay: &Relay) -> Result<Vec<SocketAddr>, Failure> {
-    if let Some(ip) = relay.host.ip() {
-        return Ok(vec![SocketAddr::new(ip, relay.port)]);
-    }
-    let found = tokio::net::lookup_host((relay.host.as_str(), relay.port)).await;
-    found
-        .map(Iterator::collect)
-        .map_err(|error| failure(Stage::Dns, Scope::Endpoint, Cause::Dns(Arc::new(error))))
 }
 
 async fn within<T>(

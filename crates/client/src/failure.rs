@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use flow::retry::ErrorClass;
+use smtp::client::BeginError;
 use smtp::reply::Severity;
 use smtp::{Reply, ReplyCode};
 
@@ -136,6 +137,9 @@ pub enum Cause {
     /// We refused before a byte was written.
     #[error("{0}")]
     Local(String),
+    /// The server does not offer what this message needs; nothing of it was written.
+    #[error("{0}")]
+    Unsupported(BeginError),
     /// No connection came free before the waiter's deadline.
     #[error("no connection came free in time")]
     Deadline,

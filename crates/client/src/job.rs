@@ -63,7 +63,10 @@ pub(crate) fn results(
     };
     let reached = stage_of(settled.stage);
     let for_others: Result<Accepted, Failure> = match settled.end {
-        End::Final(reply) if reply.code().is_completed() => Ok(Accepted { reply }),
+        End::Final(reply) if reply.code().is_completed() => Ok(Accepted {
+            reply,
+            endpoint: Arc::clone(endpoint),
+        }),
         End::Final(reply) => Err(refusal(Stage::Final, Scope::Message, reply)),
         End::Refused(stage, reply) => Err(refusal(stage_of(stage), Scope::Message, reply)),
         End::AllRefused => Err(lost_failure(Stage::Rcpt, Kind::Transient, lost)),

@@ -43,3 +43,4 @@ pub use failure::{Cause, Failure, Kind, Scope, Stage};
 pub use pool::Pool;
 pub use relay::{Relay, RelayError, Secret, TlsMode};
 pub use report::{Accepted, PoolStats, Report, Timings};
+pub use tls::TlsContext;

@@ -1,13 +1,14 @@
 //! The pool: what callers hold.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use flow::rate::Gcra;
 use flow::rng::Rng;
 use smtp::client::Credentials;
-use smtp::{Content, Envelope};
+use smtp::{Content, Domain, Envelope};
 use tokio::sync::oneshot;
 
 use crate::config::{BuildError, Concurrency, PoolBuilder};
@@ -93,6 +94,12 @@ impl Pool {
         self.handle.shared.warm_up();
     }
 
+    /// From now on `host` is dialed at these addresses, and open connections stay. For a caller
+    /// that resolves names itself, as one that reads MX records does.
+    pub fn set_addresses(&self, host: &Domain, port: u16, addresses: &[IpAddr]) {
+        self.handle.shared.set_addresses(host, port, addresses);
+    }
+
     /// What it has done and holds now.
     #[must_use]
     pub fn stats(&self) -> PoolStats {
@@ -139,8 +146,12 @@ impl PoolBuilder {
         });
         let mut retry_rng = Rng::new(self.retry_seed);
         let endpoints = Endpoints::new(self.relays, credentials, retry_rng.fork());
+        let tls = match self.tls_context {
+            Some(context) => context.0,
+            None => Arc::new(TlsClients::new(&self.tls, needs_roots)?),
+        };
         let dialer = Dialer {
-            tls: TlsClients::new(&self.tls, needs_roots)?,
+            tls,
             timeouts: self.timeouts,
             ehlo_name: self.ehlo_name,
             allow_plaintext_auth: self.allow_plaintext_auth,

@@ -1,6 +1,7 @@
 //! Where to send: `smtp://user@host:587?tls=required`.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use smtp::{Domain, Mechanism};
@@ -85,6 +86,12 @@ pub struct Relay {
     pub password: Option<Secret>,
     /// The one mechanism to use; `None` takes the strongest that is offered.
     pub mechanism: Option<Mechanism>,
+    /// Lower ones are dialed first, as with MX records (RFC 5321 §5.1).
+    pub preference: u16,
+    /// Share of the connections among relays of equal preference; 0 counts as 1.
+    pub weight: u16,
+    /// Where `host` is, in order, if that is known already; empty: looked up when dialed.
+    pub addresses: Vec<IpAddr>,
 }
 
 impl Relay {
@@ -98,6 +105,9 @@ impl Relay {
             user: None,
             password: None,
             mechanism: None,
+            preference: 0,
+            weight: 1,
+            addresses: Vec::new(),
         }
     }
 }
@@ -133,6 +143,9 @@ impl FromStr for Relay {
             user,
             password,
             mechanism: None,
+            preference: 0,
+            weight: 1,
+            addresses: Vec::new(),
         };
         for option in query.split('&').filter(|option| !option.is_empty()) {
             relay.read_option(option)?;

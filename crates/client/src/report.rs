@@ -1,5 +1,6 @@
 //! What `send` gives back, and what the pool counts.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use smtp::Reply;
@@ -11,6 +12,8 @@ use crate::failure::Failure;
 pub struct Accepted {
     /// Its reply to the content.
     pub reply: Reply,
+    /// `host:port` of the server.
+    pub endpoint: Arc<str>,
 }
 
 /// The outcome of one `send`.

@@ -1,5 +1,6 @@
 //! What callers, connections and the housekeeper of one pool share, and what they do together.
 
+use std::net::IpAddr;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use tokio::sync::Notify;
 use crate::config::Wire;
 use crate::connection::{self, Connection, Remains};
 use crate::cpu::CpuMeter;
-use crate::dial::{Dialed, Dialer};
+use crate::dial::{Dialed, Dialer, Target};
 use crate::dispatch::{Dispatch, HouseCall, Kick, pool_closed};
 use crate::endpoint::Endpoints;
 use crate::failure::{Cause, Failure, Kind, Scope, Stage};
@@ -320,38 +321,62 @@ async fn connect_and_run(mut guard: SlotGuard) {
 }
 
 impl Shared {
-    /// Dials the endpoints in order of preference until one answers; gives the first failure that
-    /// is not the host's own, or else the last.
+    /// Dials the endpoints in order of preference until one answers, those that have failed lately
+    /// after all others; gives the last failure.
     async fn dial(&self) -> Result<(usize, Dialed), Failure> {
-        let mut last = gone();
-        for endpoint in self.endpoints.preference(self.now()) {
-            let (relay, credentials) = self.endpoints.relay(endpoint);
-            let wire = if self.endpoints.is_lockstep(endpoint, self.now()) {
-                Wire::Lockstep
-            } else {
-                self.config.wire
-            };
-            match self
-                .dialer
-                .dial(relay, credentials, connection::mode(wire))
-                .await
-            {
-                Ok(dialed) => {
-                    self.endpoints.dial_succeeded(endpoint);
-                    return Ok((endpoint, dialed));
-                }
-                Err(failure) => {
-                    self.endpoints.dial_failed(endpoint, self.now());
-                    let name = self.endpoints.name(endpoint);
-                    tracing::debug!(endpoint = %name, %failure, "connection failed");
-                    last = Failure {
-                        endpoint: Some(name),
-                        ..failure
-                    };
-                }
+        let mut failure = gone();
+        let mut unpromising = Vec::new();
+        for endpoint in self.endpoints.order() {
+            if !self.endpoints.is_promising(endpoint, self.now()) {
+                unpromising.push(endpoint);
+                continue;
+            }
+            match self.dial_endpoint(endpoint).await {
+                Ok(dialed) => return Ok((endpoint, dialed)),
+                Err(last) => failure = last,
             }
         }
-        Err(last)
+        for endpoint in unpromising {
+            match self.dial_endpoint(endpoint).await {
+                Ok(dialed) => return Ok((endpoint, dialed)),
+                Err(last) => failure = last,
+            }
+        }
+        Err(failure)
+    }
+
+    async fn dial_endpoint(&self, endpoint: usize) -> Result<Dialed, Failure> {
+        let (relay, credentials) = self.endpoints.relay(endpoint);
+        let wire = if self.endpoints.is_lockstep(endpoint, self.now()) {
+            Wire::Lockstep
+        } else {
+            self.config.wire
+        };
+        let target = Target {
+            relay,
+            addresses: self.endpoints.addresses(endpoint),
+            credentials,
+            mode: connection::mode(wire),
+        };
+        match self.dialer.dial(&target).await {
+            Ok(dialed) => {
+                self.endpoints.dial_succeeded(endpoint);
+                Ok(dialed)
+            }
+            Err(failure) => {
+                self.endpoints.dial_failed(endpoint, self.now());
+                let name = self.endpoints.name(endpoint);
+                tracing::debug!(endpoint = %name, %failure, "connection failed");
+                Err(Failure {
+                    endpoint: Some(name),
+                    ..failure
+                })
+            }
+        }
+    }
+
+    pub(crate) fn set_addresses(&self, host: &smtp::Domain, port: u16, addresses: &[IpAddr]) {
+        self.endpoints.set_addresses(host, port, addresses);
     }
 }
 

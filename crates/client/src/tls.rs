@@ -15,8 +15,28 @@ use smtp::Domain;
 use crate::config::{BuildError, TlsSettings};
 use crate::relay::TlsMode;
 
-/// Tickets kept per policy; a handful per host.
+/// Hosts whose tickets are kept, per policy: for one pool, and for a program with many.
 const TICKETS_MAX: usize = 256;
+const TICKETS_SHARED_MAX: usize = 4096;
+
+/// Roots and session tickets for many pools: read once, kept once. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct TlsContext(pub(crate) Arc<TlsClients>);
+
+impl TlsContext {
+    /// Trusts these certificate authorities; the system's if there are none.
+    ///
+    /// # Errors
+    /// [`BuildError::Tls`] and [`BuildError::Roots`].
+    pub fn new(roots: Vec<CertificateDer<'static>>) -> Result<Self, BuildError> {
+        let settings = TlsSettings {
+            roots,
+            ..TlsSettings::default()
+        };
+        let clients = TlsClients::with_tickets(&settings, true, TICKETS_SHARED_MAX)?;
+        Ok(Self(Arc::new(clients)))
+    }
+}
 
 /// Ready rustls configurations.
 #[derive(Debug)]
@@ -28,6 +48,14 @@ pub(crate) struct TlsClients {
 
 impl TlsClients {
     pub(crate) fn new(settings: &TlsSettings, needs_roots: bool) -> Result<Self, BuildError> {
+        Self::with_tickets(settings, needs_roots, TICKETS_MAX)
+    }
+
+    fn with_tickets(
+        settings: &TlsSettings,
+        needs_roots: bool,
+        tickets_max: usize,
+    ) -> Result<Self, BuildError> {
         let provider = Arc::new(provider());
         let versions: &[_] = if settings.tls13_only {
             &[&rustls::version::TLS13]
@@ -59,7 +87,7 @@ impl TlsClients {
             config.resumption = if settings.no_resumption {
                 Resumption::disabled()
             } else {
-                Resumption::in_memory_sessions(TICKETS_MAX)
+                Resumption::in_memory_sessions(tickets_max)
             };
             configs.push(Arc::new(config));
         }
