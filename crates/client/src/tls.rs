@@ -24,17 +24,24 @@ const TICKETS_SHARED_MAX: usize = 4096;
 pub struct TlsContext(pub(crate) Arc<TlsClients>);
 
 impl TlsContext {
-    /// Trusts these certificate authorities; the system's if there are none.
+    /// Trusts these certificate authorities; the system's if there are none. Where those cannot be
+    /// read either, no certificate is trusted, and a warning says so.
     ///
     /// # Errors
-    /// [`BuildError::Tls`] and [`BuildError::Roots`].
+    /// [`BuildError::Tls`].
     pub fn new(roots: Vec<CertificateDer<'static>>) -> Result<Self, BuildError> {
         let settings = TlsSettings {
             roots,
             ..TlsSettings::default()
         };
-        let clients = TlsClients::with_tickets(&settings, true, TICKETS_SHARED_MAX)?;
-        Ok(Self(Arc::new(clients)))
+        let clients = match TlsClients::with_tickets(&settings, true, TICKETS_SHARED_MAX) {
+            Err(BuildError::Roots(error)) => {
+                tracing::warn!(%error, "no certificate will be trusted: there are no roots");
+                TlsClients::with_tickets(&settings, false, TICKETS_SHARED_MAX)
+            }
+            clients => clients,
+        };
+        Ok(Self(Arc::new(clients?)))
     }
 }
 

@@ -12,7 +12,10 @@
 
 pub mod accept;
 pub mod config;
+pub mod deliver;
+pub mod dispose;
 pub mod idempotency;
+pub mod route;
 pub mod submission;
 pub mod views;
 

@@ -1,0 +1,307 @@
+//! Attempts: one message's recipients at one site, over the connections kept for it.
+//!
+//! A pool serves all sites of one shape: the same hosts in the same order, by the same route, from the
+//! same egress source. Pools are made when they are needed and forgotten when they are not. Nothing
+//! here is spawned or cloned for a message; the pool's connections do the work.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use client::{
+    BuildError, Cause, Concurrency, Failure, Kind, Pool, PoolStats, Relay, Report, Scope, Stage,
+    Timings, TlsContext,
+};
+use futures_util::future::join_all;
+use rustc_hash::FxHashMap;
+use smtp::{Content, Envelope};
+use store::{Outcome, StageTimes};
+use tokio::time::Instant;
+
+use crate::dispose::{self, Feedback, Verdict};
+use crate::route::{Resolved, Source, UnknownPolicy, Via};
+
+/// How long a message may wait inside the pool for a connection: the schedule grants what the
+/// window allows, so this ends only what got stuck.
+const WAIT_MAX: Duration = Duration::from_secs(120);
+/// A pool that no message used for so long is closed.
+const IDLE_MAX: Duration = Duration::from_secs(300);
+
+/// Makes attempts. Shared by all who deliver.
+pub struct Deliverer {
+    pools: Mutex<FxHashMap<Key, Arc<Entry>>>,
+    tls: TlsContext,
+    start: Instant,
+}
+
+/// A shape, and the egress source's name.
+type Key = (u64, Arc<str>);
+
+struct Entry {
+    pool: Pool,
+    site: Arc<str>,
+    source: Arc<str>,
+    /// Milliseconds since the start: when it was last used, and of when its addresses are.
+    used_ms: AtomicU64,
+    addresses_ms: AtomicU64,
+}
+
+/// What became of one recipient in one attempt.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Attempt {
+    /// What it means.
+    pub verdict: Verdict,
+    /// What happened; `attempt` is left at 0.
+    pub outcome: Outcome,
+}
+
+/// What became of a message's recipients at one site.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Delivery {
+    /// One per recipient of the envelope, in its order.
+    pub attempts: Vec<Attempt>,
+    /// What all of them say of the site.
+    pub feedback: Feedback,
+}
+
+/// One pool, to be shown.
+#[derive(Clone, Debug)]
+pub struct PoolView {
+    /// The site it was made for.
+    pub site: Arc<str>,
+    /// Its egress source.
+    pub source: Arc<str>,
+    /// Its connections.
+    pub stats: PoolStats,
+}
+
+impl fmt::Debug for Deliverer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pools = self.pools().len();
+        f.debug_struct("Deliverer")
+            .field("pools", &pools)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Deliverer {
+    /// No connection is opened before there is a message. Needs a tokio runtime.
+    #[must_use]
+    pub fn new(tls: TlsContext) -> Self {
+        Self {
+            pools: Mutex::default(),
+            tls,
+            start: Instant::now(),
+        }
+    }
+
+    /// Sends one message to recipients of one site, once.
+    ///
+    /// # Cancel safety
+    /// What is on the wire when this is dropped goes on, and nobody hears how it went.
+    pub async fn deliver(
+        &self,
+        resolved: &Resolved,
+        source: &Source,
+        envelope: Arc<Envelope>,
+        content: Content,
+    ) -> Delivery {
+        let recipients = envelope.recipients().len();
+        let report = match self.entry(resolved, source) {
+            Ok(entry) => entry.pool.send(envelope, content).await,
+            Err(error) => unusable(&error, recipients),
+        };
+        let context = Context {
+            site: &resolved.site,
+            source: &source.name,
+            unknown: resolved.route.unknown,
+        };
+        context.delivery(&report)
+    }
+
+    /// Closes what has been idle for minutes; to be called every minute or so.
+    pub fn tidy(&self) {
+        let now_ms = self.ms(Instant::now());
+        let idle_ms = IDLE_MAX.as_millis() as u64;
+        self.pools().retain(|_, entry| {
+            let used_ms = entry.used_ms.load(Ordering::Relaxed);
+            Arc::strong_count(entry) > 1 || now_ms < used_ms + idle_ms
+        });
+    }
+
+    /// All pools there are.
+    #[must_use]
+    pub fn views(&self) -> Vec<PoolView> {
+        let view = |entry: &Arc<Entry>| PoolView {
+            site: Arc::clone(&entry.site),
+            source: Arc::clone(&entry.source),
+            stats: entry.pool.stats(),
+        };
+        self.pools().values().map(view).collect()
+    }
+
+    /// Lets what is on the wire finish and closes all connections.
+    pub async fn close(&self) {
+        let pools: Vec<Pool> = self
+            .pools()
+            .drain()
+            .map(|(_, entry)| entry.pool.clone())
+            .collect();
+        join_all(pools.iter().map(Pool::close)).await;
+    }
+
+    fn pools(&self) -> MutexGuard<'_, FxHashMap<Key, Arc<Entry>>> {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ms(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.start).as_millis() as u64
+    }
+
+    fn entry(&self, resolved: &Resolved, source: &Source) -> Result<Arc<Entry>, BuildError> {
+        let key = (resolved.shape, Arc::clone(&source.name));
+        let now_ms = self.ms(Instant::now());
+        let found_ms = self.ms(resolved.found_at);
+        let mut pools = self.pools();
+        if let Some(entry) = pools.get(&key) {
+            entry.used_ms.store(now_ms, Ordering::Relaxed);
+            if entry.addresses_ms.fetch_max(found_ms, Ordering::Relaxed) < found_ms {
+                entry.move_to(resolved);
+            }
+            return Ok(Arc::clone(entry));
+        }
+        let entry = Arc::new(Entry {
+            pool: self.pool(resolved, source)?,
+            site: Arc::clone(&resolved.site),
+            source: Arc::clone(&source.name),
+            used_ms: AtomicU64::new(now_ms),
+            addresses_ms: AtomicU64::new(found_ms),
+        });
+        pools.insert(key, Arc::clone(&entry));
+        Ok(entry)
+    }
+
+    fn pool(&self, resolved: &Resolved, source: &Source) -> Result<Pool, BuildError> {
+        let route = &resolved.route;
+        let relays = match &route.via {
+            Via::Smarthosts(relays) => relays.clone(),
+            Via::Mx => mx_relays(resolved),
+        };
+        let mut relays = relays.into_iter();
+        // A route has a smarthost and a resolved domain a host; see `Routes::new` and `Resolved`.
+        let first = relays.next().expect("a resolved domain has a host");
+        let mut builder = relays.fold(Pool::builder(first), client::PoolBuilder::relay);
+        if let Some(ip) = source.ip {
+            builder = builder.local_ip(ip);
+        }
+        builder
+            .wire(route.wire)
+            .concurrency(Concurrency::Fixed(route.connections_max))
+            .messages_per_connection(route.messages_per_connection)
+            .wait_max(WAIT_MAX)
+            .timeouts(route.timeouts)
+            .ehlo_name(source.ehlo_name.clone())
+            .tls_context(self.tls.clone())
+            .build()
+    }
+}
+
+impl Entry {
+    /// The hosts have other addresses now.
+    fn move_to(&self, resolved: &Resolved) {
+        for host in resolved
+            .hosts
+            .iter()
+            .filter(|host| !host.addresses.is_empty())
+        {
+            self.pool
+                .set_addresses(&host.name, resolved.route.port, &host.addresses);
+        }
+    }
+}
+
+fn mx_relays(resolved: &Resolved) -> Vec<Relay> {
+    let relay = |host: &crate::route::Host| Relay {
+        host: host.name.clone(),
+        port: resolved.route.port,
+        tls: resolved.route.tls,
+        user: None,
+        password: None,
+        mechanism: None,
+        preference: host.preference,
+        weight: 1,
+        addresses: host.addresses.clone(),
+    };
+    resolved.hosts.iter().map(relay).collect()
+}
+
+/// The report of a pool that cannot be made, for a certificate or password that is none.
+fn unusable(error: &BuildError, recipients: usize) -> Report {
+    let failure = Failure {
+        stage: Stage::Auth,
+        scope: Scope::Account,
+        kind: Kind::Transient,
+        endpoint: None,
+        cause: Cause::Local(error.to_string()),
+    };
+    Report {
+        results: vec![Err(failure); recipients],
+        timings: Timings::default(),
+        attempts: 0,
+    }
+}
+
+/// What all recipients of an attempt have in common.
+struct Context<'a> {
+    site: &'a Arc<str>,
+    source: &'a Arc<str>,
+    unknown: UnknownPolicy,
+}
+
+impl Context<'_> {
+    fn delivery(&self, report: &Report) -> Delivery {
+        let times = stage_times(&report.timings);
+        let has_progress = report.results.iter().any(Result::is_ok);
+        let mut feedback = Feedback::Withdrawn;
+        let attempt = |result| {
+            let verdict = dispose::judge(result, &report.timings, self.unknown, has_progress);
+            feedback = feedback.and(verdict.feedback);
+            Attempt {
+                verdict,
+                outcome: self.outcome(result, times),
+            }
+        };
+        Delivery {
+            attempts: report.results.iter().map(attempt).collect(),
+            feedback,
+        }
+    }
+
+    fn outcome(&self, result: &Result<client::Accepted, Failure>, times: StageTimes) -> Outcome {
+        let (host, stage, class) = match result {
+            Ok(accepted) => (Some(&accepted.endpoint), "", 0xff),
+            Err(failure) => (
+                failure.endpoint.as_ref(),
+                failure.stage.name(),
+                failure.class() as u8,
+            ),
+        };
+        Outcome {
+            attempt: 0,
+            site: Arc::clone(self.site),
+            host: host.map(Arc::clone).unwrap_or_default(),
+            source: Arc::clone(self.source),
+            stage: stage.into(),
+            class,
+            said: dispose::said(result),
+            times,
+        }
+    }
+}
+
+/// Microseconds, at most 71 minutes each.
+fn stage_times(timings: &Timings) -> StageTimes {
+    let micros = |(_, time): (_, Duration)| u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+    StageTimes(timings.stages().map(micros))
+}
