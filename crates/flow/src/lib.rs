@@ -20,9 +20,11 @@ pub mod backoff;
 pub mod breaker;
 pub mod budget;
 pub mod gradient;
+pub mod pace;
 pub mod rate;
 pub mod retry;
 pub mod rng;
+pub mod window;
 
 /// A point in time: how long ago the caller's epoch was.
 ///

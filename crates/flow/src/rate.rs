@@ -190,6 +190,15 @@ impl Exact {
         }
     }
 
+    fn times(self, factor: u64, count: u64) -> Self {
+        let part = u128::from(self.part) * u128::from(factor);
+        let ns = u128::from(self.ns) * u128::from(factor) + part / u128::from(count);
+        Self {
+            ns: u64::try_from(ns).unwrap_or(u64::MAX),
+            part: (part % u128::from(count)) as u64,
+        }
+    }
+
     /// Not before zero.
     const fn minus(self, other: Self, count: u64) -> Self {
         let borrow = self.part < other.part;
@@ -264,6 +273,23 @@ impl Gcra {
     /// The earliest time at which one could pass. Nothing is booked: another caller may come first.
     pub fn check(&mut self, now: Time) -> Result<(), Time> {
         self.reserve_before(now, now).map(|_| ())
+    }
+
+    /// Lets `count` events happen together now, or says when to ask again. They pass if one could, and the next wait for all of
+    /// them: more than the burst at once is possible, more than the rate in the long run is not.
+    ///
+    /// # Errors
+    /// The earliest time at which one could pass. Nothing is booked.
+    pub fn check_many(&mut self, now: Time, count: u64) -> Result<(), Time> {
+        if count == 0 {
+            return Ok(());
+        }
+        self.check(now)?;
+        if count > 1 {
+            let rest = self.interval.times(count - 1, self.count);
+            self.tat = self.tat.plus(rest, self.count);
+        }
+        Ok(())
     }
 
     /// Books the next slot unless it lies after the deadline.
