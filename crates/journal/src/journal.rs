@@ -1,0 +1,499 @@
+//! The journal itself: appending, reading, removing.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+use std::{fmt, io};
+
+use bytes::{Bytes, BytesMut};
+
+use crate::commit::{Commit, CommitError, Outcome};
+use crate::files::Files;
+use crate::frame::{self, FIRST, RECORD_HEADER_BYTES, RecordHeader, SEAL, VOID};
+use crate::group::{Body, Group, LARGE_BYTES, put_padded};
+use crate::read::{Next, Reader};
+use crate::segment::{Failure, Segment, Segments};
+use crate::state::{Incoming, Refusal, State};
+use crate::stats::Stats;
+use crate::writer::{self, Turn, Writer};
+use crate::{
+    AppendError, Damage, Mode, OpenError, Opened, Options, Position, ReadError, Record,
+    RemoveError, What, recovery,
+};
+
+/// What one read asks for at first: most records are shorter.
+const READ_BYTES: usize = 8 * 1024;
+const SEGMENT_BYTES_MIN: u64 = 8 * 1024;
+const SEGMENT_BYTES_MAX: u64 = 2 << 30;
+
+/// Takes a record of a scan: its place, kind and bytes; says whether to go on.
+pub type Each<'a> = dyn FnMut(Position, u8, &[u8]) -> ControlFlow<()> + 'a;
+
+/// An open journal; clones are the same one. The last one dropped closes it.
+#[derive(Clone)]
+pub struct Journal(Arc<Handle>);
+
+struct Handle {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    /// Keeps others out of the folder.
+    lock: Mutex<Option<Box<dyn Send + Sync>>>,
+}
+
+/// What appenders and the writer share.
+pub(crate) struct Shared {
+    pub(crate) options: Options,
+    pub(crate) segments: Segments,
+    state: Mutex<State>,
+    /// Wakes the writer.
+    work: Condvar,
+    writer: Mutex<Writer>,
+    durable: AtomicU64,
+    stats: Mutex<Stats>,
+}
+
+impl Journal {
+    /// Opens the journal in these files, or begins one there.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; nothing was changed then, but for a torn tail that was cut.
+    pub fn open(files: Arc<dyn Files>, options: Options) -> Result<(Self, Opened), OpenError> {
+        if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&options.segment_bytes_max) {
+            return Err(OpenError::SegmentBytes(options.segment_bytes_max));
+        }
+        let lock = match files.lock() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(OpenError::InUse(files.name()));
+            }
+            locked => locked?,
+        };
+        let (segments, end, opened) = recovery::recover(files, &options)?;
+        let last = segments.last().expect("recovery made one");
+        let number = last.min(end.segment());
+        let file = segments.get(number).expect("there is no gap");
+        let state = State::new(end, segments.salt(end.segment()));
+        let writer = Writer::new(number, file);
+        let shared = Arc::new(Shared {
+            options,
+            segments,
+            state: Mutex::new(state),
+            work: Condvar::new(),
+            writer: Mutex::new(writer),
+            durable: AtomicU64::new(end.to_u64()),
+            stats: Mutex::default(),
+        });
+        shared.writer().make_next_ready(&shared);
+        let thread = (shared.options.mode == Mode::Thread)
+            .then(|| {
+                let shared = Arc::clone(&shared);
+                let run = move || writer::run(&shared);
+                thread::Builder::new().name("journal".to_owned()).spawn(run)
+            })
+            .transpose()?;
+        let handle = Handle {
+            shared,
+            thread: Mutex::new(thread),
+            lock: Mutex::new(Some(lock)),
+        };
+        Ok((Self(Arc::new(handle)), opened))
+    }
+
+    /// Appends a record and joins the group being filled.
+    ///
+    /// * `parts`: concatenated into one record. Those of a record from 64 KiB on are copied outside
+    ///   the lock.
+    /// * returns: its place, and what resolves when it is durable. The place is not readable before.
+    ///
+    /// # Errors
+    /// See [`AppendError`]; nothing was appended then.
+    pub fn append(&self, kind: u8, parts: &[&[u8]]) -> Result<(Position, Commit), AppendError> {
+        let (at, outcome) = self.put(kind, parts, true)?;
+        Ok((at, Commit::of(outcome)))
+    }
+
+    /// Appends a record for which nobody waits: it becomes durable with the next group, at the
+    /// latest after [`Options::linger`]. A full disk takes these longest.
+    ///
+    /// # Errors
+    /// See [`AppendError`]; nothing was appended then.
+    pub fn append_lazily(&self, kind: u8, parts: &[&[u8]]) -> Result<Position, AppendError> {
+        Ok(self.put(kind, parts, false)?.0)
+    }
+
+    fn put(
+        &self,
+        kind: u8,
+        parts: &[&[u8]],
+        is_awaited: bool,
+    ) -> Result<(Position, Arc<Outcome>), AppendError> {
+        let shared = &*self.0.shared;
+        let record = shared.incoming(kind, parts, is_awaited)?;
+        if shared.options.mode != Mode::Thread && shared.state().is_short_of_room() {
+            shared.writer().turn(shared);
+        }
+        let mut state = shared.state();
+        let is_first = !state.has_groups();
+        let new_salt = |number| shared.segments.salt(number);
+        let appended = state.append(&shared.options, new_salt, record)?;
+        let must_wake = state.is_idle && (is_awaited || is_first);
+        drop(state);
+        if must_wake {
+            shared.work.notify_one();
+        }
+        if shared.options.mode == Mode::Inline {
+            shared.drive();
+        }
+        Ok(appended)
+    }
+
+    /// Resolves when everything appended so far is durable.
+    pub fn flush(&self) -> Commit {
+        let shared = &*self.0.shared;
+        let (commit, is_idle) = {
+            let mut state = shared.state();
+            (state.flush(), state.is_idle)
+        };
+        if is_idle {
+            shared.work.notify_one();
+        }
+        commit
+    }
+
+    /// Writes and syncs one group now; says whether there was one. Only for [`Mode::Manual`]; else
+    /// there is nothing left to do.
+    pub fn turn(&self) -> bool {
+        let shared = &*self.0.shared;
+        shared.options.mode == Mode::Manual && shared.writer().turn(shared) == Turn::Wrote
+    }
+
+    /// Reads a record back.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn read(&self, at: Position) -> Result<Record, ReadError> {
+        let shared = &*self.0.shared;
+        if at >= self.durable() || at.offset() < FIRST {
+            return Err(ReadError::NotCommitted(at));
+        }
+        let removed = || ReadError::Removed(at.segment());
+        let file = shared.segments.get(at.segment()).ok_or_else(removed)?;
+        let offset = u64::from(at.offset());
+        let mut bytes = BytesMut::zeroed(READ_BYTES);
+        let read = file.read_at(offset, &mut bytes)?;
+        bytes.truncate(read);
+        let salt = shared.segments.salt(at.segment());
+        let header = RecordHeader::decode(salt, at.offset(), &bytes)
+            .filter(|header| !header.is(SEAL | VOID))
+            .ok_or_else(|| shared.unreadable(at))?;
+        let whole = RECORD_HEADER_BYTES + header.length as usize;
+        if whole > read {
+            if offset + whole as u64 > file.bytes()? {
+                return Err(shared.unreadable(at));
+            }
+            bytes.resize(whole, 0);
+            file.read_at(offset + read as u64, &mut bytes[read..])?;
+        }
+        let bytes: Bytes = bytes.freeze().slice(RECORD_HEADER_BYTES..whole);
+        if !header.fits_body(&bytes) {
+            return Err(shared.unreadable(at));
+        }
+        let kind = header.kind;
+        Ok(Record { kind, bytes })
+    }
+
+    /// Reads all durable records from a place on, in order.
+    ///
+    /// * `from`: of a record, the end of one, or [`Position::START`] for the oldest.
+    /// * returns: where to go on from: the end, or behind the record at which `each` broke off.
+    ///
+    /// # Errors
+    /// See [`ReadError`]. Damage ends the scan.
+    pub fn scan(&self, from: Position, each: &mut Each<'_>) -> Result<Position, ReadError> {
+        let shared = &*self.0.shared;
+        let end = self.durable();
+        let oldest = shared.segments.numbers().first().copied();
+        let mut at = if from == Position::START {
+            Position::new(oldest.unwrap_or_default(), FIRST)
+        } else {
+            from
+        };
+        while at < end {
+            let number = at.segment();
+            let removed = || ReadError::Removed(number);
+            let file = shared.segments.get(number).ok_or_else(removed)?;
+            let is_last = number == end.segment();
+            let until = if is_last {
+                u64::from(end.offset())
+            } else {
+                u64::MAX
+            };
+            let salt = shared.segments.salt(number);
+            let mut reader = Reader::new(&*file, salt, at.offset().max(FIRST), until);
+            while !is_last || reader.offset() < end.offset() {
+                let frame = match reader.next()? {
+                    Next::Frame(frame) => frame,
+                    Next::Bad(offset) => {
+                        return Err(shared.unreadable(Position::new(number, offset)));
+                    }
+                };
+                if frame.header.is(SEAL) {
+                    break;
+                }
+                let place = Position::new(number, frame.offset);
+                let end = frame.header.end(frame.offset);
+                if !frame.header.is(VOID) && each(place, frame.header.kind, frame.body).is_break() {
+                    return Ok(Position::new(number, end));
+                }
+            }
+            if is_last {
+                return Ok(end);
+            }
+            at = Position::new(number + 1, FIRST);
+        }
+        Ok(at.max(end))
+    }
+
+    /// All segments, the oldest first; the last may be one made ready.
+    #[must_use]
+    pub fn segments(&self) -> Vec<Segment> {
+        self.0.shared.segments.all()
+    }
+
+    /// Behind the last record appended.
+    #[must_use]
+    pub fn end(&self) -> Position {
+        self.0.shared.state().end()
+    }
+
+    /// Behind the last record known to be durable.
+    #[must_use]
+    pub fn durable(&self) -> Position {
+        Position::from_u64(self.0.shared.durable.load(Ordering::Acquire))
+    }
+
+    /// Removes all segments before this one, durably; never the one in which [`durable`] lies.
+    /// Blocks for a few syncs.
+    ///
+    /// # Errors
+    /// See [`RemoveError`].
+    ///
+    /// [`durable`]: Self::durable
+    pub fn remove_before(&self, segment: u32) -> Result<(), RemoveError> {
+        let shared = &*self.0.shared;
+        if self.is_poisoned() {
+            return Err(RemoveError::Poisoned);
+        }
+        let active = self.durable().segment();
+        let removed = shared.segments.remove_before(segment.min(active));
+        match removed {
+            Ok(()) => {}
+            Err(Failure::ForNow(error)) => return Err(RemoveError::Io(error)),
+            Err(Failure::ForGood(error)) => {
+                writer::poison(shared, "sync", &error);
+                return Err(RemoveError::Poisoned);
+            }
+        }
+        let is_full = shared.state().is_full;
+        if is_full {
+            shared.make_ready(active);
+        }
+        Ok(())
+    }
+
+    /// How it does.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.0.shared.stats()
+    }
+
+    /// A write or sync has failed: only reading works.
+    #[must_use]
+    pub fn is_poisoned(&self) -> bool {
+        self.0.shared.state().refusal == Some(Refusal::Poisoned)
+    }
+
+    /// Room left on the disk.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn free_bytes(&self) -> io::Result<u64> {
+        self.0.shared.segments.files.free_bytes()
+    }
+
+    /// Makes all durable, ends the thread, and gives the folder free; reading still works.
+    ///
+    /// # Errors
+    /// Something was not made durable.
+    pub fn close(&self) -> Result<(), CommitError> {
+        self.0.close()
+    }
+}
+
+impl fmt::Debug for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let files = self.0.shared.segments.files.name();
+        f.debug_struct("Journal")
+            .field("files", &files)
+            .field("end", &self.end())
+            .field("durable", &self.durable())
+            .finish()
+    }
+}
+
+impl Handle {
+    fn close(&self) -> Result<(), CommitError> {
+        let shared = &*self.shared;
+        shared.state().close();
+        shared.work.notify_one();
+        let thread = lock(&self.thread).take();
+        if let Some(thread) = thread {
+            // A panic of the writer has been shown, and its waiters are told below.
+            let _ = thread.join();
+        } else {
+            shared.drive();
+        }
+        lock(&self.lock).take();
+        let state = shared.state();
+        match state.refusal {
+            Some(Refusal::Poisoned) => Err(CommitError::Poisoned),
+            _ if state.is_stuck => Err(CommitError::Full),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::warn!(%error, "the journal closed with records that are not durable");
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    pub(crate) fn writer(&self) -> MutexGuard<'_, Writer> {
+        lock(&self.writer)
+    }
+
+    /// Turns until there is nothing more to write, or no room.
+    fn drive(&self) {
+        let mut writer = self.writer();
+        while writer.turn(self) == Turn::Wrote {}
+    }
+
+    /// All that can be done for a record before it takes the lock.
+    fn incoming<'a>(
+        &self,
+        kind: u8,
+        parts: &'a [&'a [u8]],
+        is_awaited: bool,
+    ) -> Result<Incoming<'a>, AppendError> {
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        let length = u32::try_from(length).map_err(|_| AppendError::TooLarge)?;
+        if length > self.options.record_bytes_max {
+            return Err(AppendError::TooLarge);
+        }
+        let sum = frame::body_sum(parts);
+        let body = Body { parts, length, sum };
+        let copy = (length as usize >= LARGE_BYTES).then(|| {
+            let mut copy = Vec::new();
+            put_padded(&mut copy, body);
+            copy
+        });
+        Ok(Incoming {
+            kind,
+            body,
+            copy,
+            is_awaited,
+        })
+    }
+
+    /// Lets go of the state until woken, or for so long; says whether that is over.
+    pub(crate) fn sleep<'a>(
+        &self,
+        state: MutexGuard<'a, State>,
+        timeout: Option<Duration>,
+    ) -> (MutexGuard<'a, State>, bool) {
+        match timeout {
+            None => {
+                let woken = self.work.wait(state);
+                (woken.unwrap_or_else(PoisonError::into_inner), false)
+            }
+            Some(timeout) => {
+                let woken = self.work.wait_timeout(state, timeout);
+                let (state, result) = woken.unwrap_or_else(PoisonError::into_inner);
+                (state, result.timed_out())
+            }
+        }
+    }
+
+    pub(crate) fn set_durable(&self, end: Position) {
+        self.durable.store(end.to_u64(), Ordering::Release);
+    }
+
+    pub(crate) fn count(&self, group: &Group, write_time: Duration, sync_time: Duration) {
+        let mut stats = lock(&self.stats);
+        stats.records += u64::from(group.records);
+        stats.groups += 1;
+        stats.bytes += group.bytes() as u64;
+        stats.write_time += write_time;
+        stats.sync.add(sync_time);
+    }
+
+    fn stats(&self) -> Stats {
+        let state = self.state();
+        let (backlog_bytes, refusal) = (state.backlog_bytes, state.refusal);
+        let is_full = state.is_short_of_room();
+        drop(state);
+        Stats {
+            backlog_bytes,
+            segments: self.segments.numbers().len(),
+            used_bytes: self.segments.used_bytes(),
+            segments_reused: self.segments.reused.load(Ordering::Relaxed),
+            is_full,
+            is_poisoned: refusal == Some(Refusal::Poisoned),
+            ..*lock(&self.stats)
+        }
+    }
+
+    /// Has this segment, and the one that follows it, ready; without room for them, only lazily
+    /// appended records are taken from now on.
+    pub(crate) fn make_ready(&self, number: u32) {
+        let ready = self.segments.ready(number);
+        match ready.and_then(|_| self.segments.ready(number + 1)) {
+            Ok(_) => self.state().is_full = false,
+            Err(Failure::ForNow(error)) => {
+                if !std::mem::replace(&mut self.state().is_full, true) {
+                    tracing::warn!(%error, "no room for another segment: taking nothing new");
+                }
+            }
+            Err(Failure::ForGood(error)) => {
+                writer::poison(self, "sync", &error);
+            }
+        }
+    }
+
+    /// Why no record is read where one must be.
+    fn unreadable(&self, at: Position) -> ReadError {
+        let segment = at.segment();
+        // It may have been removed, and be used again, since the caller looked.
+        if self.segments.get(segment).is_none() {
+            return ReadError::Removed(segment);
+        }
+        ReadError::Damaged(Damage {
+            segment,
+            offset: at.offset(),
+            what: What::Record,
+        })
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
