@@ -193,7 +193,7 @@ fn default_data_dir() -> (String, Origin) {
 }
 
 /// What this machine is called, if others could make anything of it.
-fn host_name() -> Domain {
+pub(crate) fn host_name() -> Domain {
     let name = rustix::system::uname();
     let name = name.nodename().to_str().unwrap_or_default();
     let name = name.parse().ok().filter(|name: &Domain| !name.is_literal());

@@ -1,14 +1,21 @@
 //! `mailrail events`: what became of each recipient.
 
+mod ask;
 mod export;
+
+pub(crate) use ask::COLUMNS;
 
 use crate::exit::Outcome;
 
 /// Flags of `mailrail events`.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
+
+    #[command(flatten)]
+    ask: ask::Args,
 }
 
 #[derive(clap::Subcommand)]
@@ -20,6 +27,7 @@ enum Command {
 /// Runs it.
 pub(crate) fn run(args: &Args) -> Outcome {
     match &args.command {
-        Command::Export(args) => export::run(args),
+        Some(Command::Export(args)) => export::run(args),
+        None => ask::run(&args.ask),
     }
 }
