@@ -19,6 +19,7 @@ pub mod route;
 pub mod submission;
 pub mod views;
 
+mod asked;
 mod clock;
 mod engine;
 mod machine;

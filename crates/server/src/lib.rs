@@ -1,3 +1,5 @@
 //! The edges: how messages come in, and how the engine is asked and told things.
 
 pub mod auth;
+pub mod http;
+pub mod metrics;

@@ -1,0 +1,136 @@
+//! The HTTP edge: mail in, in the shape of Resend's API; questions about it; the operator's levers.
+//!
+//! ```text
+//! connection ─ limits ─ route ─ who may ─ body ─ compose ─ engine ─ JSON
+//! ```
+//!
+//! Every answer that is no success is JSON of [`problem`]. A route and its description in
+//! `/openapi.json` are one declaration, so neither is without the other. A message is answered
+//! with 200 only once the engine says that it is durable (RFC 5321 §6.1 in spirit).
+//!
+//! Limits: connections, octets and time of a header section, octets and pace of a body, octets of
+//! all bodies together, messages of a batch. Nothing is fetched on a client's behalf.
+
+#![allow(unused_qualifications, reason = "utoipa's macro writes them")]
+
+mod admin;
+mod body;
+mod caller;
+mod compose;
+mod emails;
+mod events;
+mod health;
+mod keys;
+mod problem;
+mod request;
+mod routes;
+mod send;
+mod serve;
+mod suppressions;
+mod templates;
+mod views;
+mod when;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::Engine;
+use tokio::sync::{Semaphore, watch};
+
+use crate::auth::Access;
+use crate::metrics::Metrics;
+pub use keys::{load as load_keys, make as make_key};
+pub use serve::serve;
+pub use templates::{Templates, TemplatesError};
+
+/// Ceilings of the HTTP edge.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// Octets of one request's body; 64 MiB, for base64 takes a third more than the message.
+    pub body_bytes_max: usize,
+    /// Octets of all bodies that are being read and worked on; 256 MiB.
+    pub bodies_bytes_max: usize,
+    /// Messages of one batch; 1000.
+    pub batch_max: usize,
+    /// Connections at once; 4096. More wait to be taken.
+    pub connections_max: usize,
+    /// Octets of a request's header section; 32 KiB.
+    pub header_bytes_max: usize,
+    /// How long a client may take for a header section, and be idle before it; 30 s.
+    pub header_timeout: Duration,
+    /// How long a client may pause within a body; 20 s.
+    pub body_timeout: Duration,
+    /// How far ahead mail may be scheduled; 30 days, and not further than the engine's limit.
+    pub ahead_max: Duration,
+    /// A comment on an idle event stream this often, so that nobody between takes it for dead; 15 s.
+    pub heartbeat: Duration,
+    /// Event streams at once; 64.
+    pub streams_max: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            body_bytes_max: 64 << 20,
+            bodies_bytes_max: 256 << 20,
+            batch_max: 1000,
+            connections_max: 4096,
+            header_bytes_max: 32 << 10,
+            header_timeout: Duration::from_secs(30),
+            body_timeout: Duration::from_secs(20),
+            ahead_max: Duration::from_secs(30 * 24 * 3600),
+            heartbeat: Duration::from_secs(15),
+            streams_max: 64,
+        }
+    }
+}
+
+/// What the routes work with. Clones are one.
+#[derive(Clone, Debug)]
+pub struct Api(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    engine: Engine,
+    access: Access,
+    templates: Arc<Templates>,
+    metrics: Arc<Metrics>,
+    config: Config,
+    /// Room for bodies, in KiB.
+    body_room: Arc<Semaphore>,
+    stream_room: Arc<Semaphore>,
+    /// True once the server is to stop: streams end, `/readyz` says no.
+    stopping: watch::Sender<bool>,
+}
+
+impl Api {
+    /// Routes to this engine for whom `access` lets in.
+    #[must_use]
+    pub fn new(
+        engine: Engine,
+        access: Access,
+        templates: Arc<Templates>,
+        metrics: Arc<Metrics>,
+        config: Config,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            engine,
+            access,
+            templates,
+            metrics,
+            body_room: Arc::new(Semaphore::new(config.bodies_bytes_max >> 10)),
+            stream_room: Arc::new(Semaphore::new(config.streams_max)),
+            config,
+            stopping: watch::Sender::new(false),
+        }))
+    }
+
+    fn now(&self) -> jiff::Timestamp {
+        views::timestamp(self.0.engine.now())
+    }
+
+    fn ahead_max(&self) -> jiff::SignedDuration {
+        jiff::SignedDuration::try_from(self.0.config.ahead_max).unwrap_or(jiff::SignedDuration::MAX)
+    }
+}

@@ -1,0 +1,123 @@
+//! A whole server on a free port, and the smallest client that can ask it anything.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::Engine;
+use serde_json::Value;
+use server::auth::{Access, ApiKey, Rules, Scopes, StoredKey};
+use server::http::{Api, Config, Templates, serve};
+use server::metrics::Metrics;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+pub(crate) struct Server {
+    pub(crate) address: std::net::SocketAddr,
+    pub(crate) engine: Engine,
+    pub(crate) access: Access,
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<()>,
+    _folder: tempfile::TempDir,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+impl Server {
+    pub(crate) async fn start(config: Config) -> Self {
+        Self::with_templates(config, Templates::default()).await
+    }
+
+    pub(crate) async fn with_templates(config: Config, templates: Templates) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let host = "mail.example.com".parse().unwrap();
+        let engine = Engine::open(engine::Config::new(folder.path(), host));
+        let engine = engine.await.unwrap();
+        let access = Access::new(Rules::default());
+        let metrics = Arc::new(Metrics::default());
+        let templates = Arc::new(templates);
+        let api = Api::new(engine.clone(), access.clone(), templates, metrics, config);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let stopped = async move {
+            let _ = stopped.await;
+        };
+        let task = tokio::spawn(serve(listener, api, stopped, Duration::from_secs(5)));
+        Self {
+            address,
+            engine,
+            access,
+            stop: Some(stop),
+            task,
+            _folder: folder,
+        }
+    }
+
+    /// A key that is valid here.
+    pub(crate) fn key(&self, tenant: &str, scopes: Scopes) -> String {
+        let key = ApiKey::generate();
+        let stored = StoredKey::new(&key, "test", tenant.into(), scopes, 0);
+        self.access.put_key(stored);
+        key.reveal()
+    }
+
+    /// `head`: method and path, and header fields on lines of their own.
+    pub(crate) async fn ask(&self, head: &str, body: &str) -> Answer {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(&request(head, body)).await.unwrap();
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).await.unwrap();
+        answer(&all)
+    }
+
+    pub(crate) async fn post(&self, path: &str, key: &str, body: &str) -> Answer {
+        let head = format!("POST {path}\nAuthorization: Bearer {key}");
+        self.ask(&head, body).await
+    }
+
+    pub(crate) async fn get(&self, path: &str, key: &str) -> Answer {
+        let head = format!("GET {path}\nAuthorization: Bearer {key}");
+        self.ask(&head, "").await
+    }
+
+    /// Stops, and waits until it has.
+    pub(crate) async fn stop(mut self) {
+        let _ = self.stop.take().unwrap().send(());
+        self.task.await.unwrap();
+    }
+}
+
+pub(crate) fn request(head: &str, body: &str) -> Vec<u8> {
+    let (first, fields) = head.split_once('\n').unwrap_or((head, ""));
+    let mut text = format!("{first} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
+    for field in fields.lines() {
+        text.push_str(&format!("{field}\r\n"));
+    }
+    text.push_str(&format!("Content-Length: {}\r\n\r\n{body}", body.len()));
+    text.into_bytes()
+}
+
+fn answer(all: &[u8]) -> Answer {
+    let text = String::from_utf8(all.to_vec()).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+    Answer {
+        status: status.unwrap_or_else(|| panic!("no answer: {text:?}")),
+        head: head.to_ascii_lowercase(),
+        body: body.to_owned(),
+    }
+}
