@@ -1,5 +1,6 @@
 //! The right to answer one command, once.
 
+use super::outbox::Place;
 use super::phase::{Ask, Chunks, Phase, Transaction, Wire};
 use super::scan::Scan;
 use super::{Server, replies};
@@ -69,10 +70,26 @@ impl<'s> Answer<'s> {
         }
     }
 
+    /// Not yet: the reply's place is kept, and the machine goes on with the next command. Replies
+    /// behind that place wait for [`Server::fill`].
+    ///
+    /// # Panics
+    /// If what is asked is not [`Event::End`](super::Event::End): what the machine does next hangs
+    /// on every other answer.
+    pub fn later(mut self) -> Place {
+        let ask = self.ask.take();
+        assert_eq!(
+            ask,
+            Some(Ask::End),
+            "only the last reply can be given later"
+        );
+        self.server.outbox.reserve()
+    }
+
     /// Replies to earlier commands that are not written yet: for a driver that takes its time.
     /// It clears what it writes.
     pub fn earlier_output(&mut self) -> &mut Vec<u8> {
-        &mut self.server.output
+        self.server.output()
     }
 
     /// Neither: nothing is answered, and nothing more is read. For those who must vanish.
@@ -107,8 +124,8 @@ impl Server {
         match (wording, ask) {
             // A chunk is answered when it has come.
             (_, Ask::Chunk { .. }) => {}
-            (Some(reply), _) => reply.write_to(&mut self.output),
-            (None, _) => self.output.extend_from_slice(standard),
+            (Some(reply), _) => reply.write_to(self.outbox.end()),
+            (None, _) => self.outbox.end().extend_from_slice(standard),
         }
         match ask {
             Ask::Connect => self.phase = Phase::Greeted,
@@ -145,7 +162,7 @@ impl Server {
             Ask::Connect => self.phase = Phase::TurnedAway,
             _ => {}
         }
-        self.output.extend_from_slice(&reply);
+        self.outbox.end().extend_from_slice(&reply);
         if closes {
             self.phase = Phase::Closed;
         }

@@ -230,7 +230,7 @@ impl Server {
     }
 
     pub(super) fn say(&mut self, wire: &[u8]) -> Option<Found<'static>> {
-        self.output.extend_from_slice(wire);
+        self.outbox.end().extend_from_slice(wire);
         None
     }
 

@@ -5,7 +5,9 @@
 //! the event holds an [`Answer`], the machine goes no further until it is given, so each command
 //! has exactly one reply, in order. Replies gather in [`Server::output`], which the driver writes
 //! once [`Event::More`] says that the buffer is used up: a pipelined flight costs one read and one
-//! write. Content is handed out as slices of the driver's buffer, never copied.
+//! write. Content is handed out as slices of the driver's buffer, never copied. A message's last
+//! reply may be given later ([`Answer::later`]): the commands behind it are obeyed meanwhile, and
+//! their replies wait, so that all messages of a flight can become durable together.
 //!
 //! ```text
 //! Connected ─greeting─▶ Greeted ─EHLO─▶ Idle ─MAIL─▶ Open ─DATA─▶ Data ─CRLF.CRLF─▶ Idle
@@ -15,13 +17,14 @@
 //!
 //! Invariants: only CRLF.CRLF ends content after DATA, and only the announced number of octets a
 //! chunk, refused or not; content that is not canonical is refused once it has ended; nothing that
-//! was read before TLS is obeyed after it; the machine holds no more than one AUTH answer and its
-//! output, whatever the client sends.
+//! was read before TLS is obeyed after it; replies leave in the order of their commands; the machine
+//! holds no more than one AUTH answer and its output, whatever the client sends.
 
 mod answer;
 mod auth;
 mod commands;
 mod config;
+mod outbox;
 mod phase;
 mod receive;
 mod replies;
@@ -32,12 +35,14 @@ use std::sync::Arc;
 pub use answer::Answer;
 pub use auth::Credentials;
 pub use config::{Profile, ServerConfig, ServerLimits};
+pub use outbox::Place;
 pub use scan::ContentRefusal;
 
 use crate::address::ReversePath;
 use crate::command::MailParameters;
 use crate::envelope::Recipient;
-use crate::reply::Reply;
+use crate::reply::{Reply, Severity};
+use outbox::Outbox;
 use phase::{Ask, Found, Phase};
 
 /// One connection's server side.
@@ -53,7 +58,7 @@ pub struct Server {
     transactions: u32,
     /// The rest of an overlong line is being passed over.
     skips_line: bool,
-    output: Vec<u8>,
+    outbox: Outbox,
 }
 
 /// What one [`Server::step`] did.
@@ -140,13 +145,33 @@ impl Server {
             errors: 0,
             transactions: 0,
             skips_line: false,
-            output: Vec::new(),
+            outbox: Outbox::default(),
         }
     }
 
     /// Replies to be written. The driver clears it.
     pub fn output(&mut self) -> &mut Vec<u8> {
-        &mut self.output
+        &mut self.outbox.ready
+    }
+
+    /// Gives a reply whose place was kept by [`Answer::later`]; it and what it held up are put out
+    /// once every earlier place is filled.
+    ///
+    /// # Panics
+    /// If the reply is not final, or a 421: a connection cannot be closed in front of commands
+    /// that were obeyed. If the place is another machine's.
+    pub fn fill(&mut self, place: Place, reply: &Reply) {
+        assert!(
+            reply.code().severity() != Severity::Intermediate && reply.code().get() != 421,
+            "{reply} does not settle a message"
+        );
+        self.outbox.fill(place, reply);
+    }
+
+    /// Replies that are still to be given by [`Server::fill`].
+    #[must_use]
+    pub fn owed(&self) -> usize {
+        self.outbox.owed()
     }
 
     /// Whether STARTTLS was accepted and the handshake is due.
@@ -159,6 +184,7 @@ impl Server {
     /// included (RFC 3207 §4.2).
     pub fn encrypted(&mut self) {
         assert!(self.awaits_handshake(), "no handshake is due");
+        assert_eq!(self.owed(), 0, "a reply would be torn from its command");
         self.phase = Phase::Greeted;
         self.encrypted = true;
         self.authenticated = false;
@@ -167,7 +193,7 @@ impl Server {
     /// Says 421 of the driver's own accord (a timeout, a shutdown); nothing is read any more.
     pub fn close(&mut self, reply: &Reply) {
         if self.phase != Phase::Closed {
-            reply.write_to(&mut self.output);
+            reply.write_to(self.outbox.end());
             self.phase = Phase::Closed;
         }
     }

@@ -98,7 +98,7 @@ impl Server {
         }
         if let Phase::Swallow { reply, then, .. } = std::mem::replace(&mut self.phase, Phase::Idle)
         {
-            self.output.extend_from_slice(&reply);
+            self.outbox.end().extend_from_slice(&reply);
             self.phase = *then;
         }
         (unwanted, None)

@@ -13,11 +13,14 @@ struct Driver {
     buffer: Vec<u8>,
     log: Vec<String>,
     content: Vec<u8>,
+    /// `Some` to give the last reply of each message later.
+    places: Option<Vec<Place>>,
 }
 
 impl Driver {
     fn new(config: ServerConfig) -> Self {
         let mut driver = Self {
+            places: None,
             server: Server::new(Arc::new(Profile::new(config)), false),
             buffer: Vec::new(),
             log: Vec::new(),
@@ -85,7 +88,10 @@ impl Driver {
                     continue;
                 }
                 Event::End { octets, answer } => {
-                    answer.accept();
+                    match &mut self.places {
+                        None => answer.accept(),
+                        Some(places) => places.push(answer.later()),
+                    }
                     assert_eq!(octets, self.content.len() as u64);
                     format!("end {:?}", String::from_utf8_lossy(&self.content))
                 }
@@ -521,6 +527,55 @@ fn credentials_are_read_in_each_way_to_give_them() {
     }
 }
 
+/// Settles what the driver owes, one after the other, in the order that `picks` chooses.
+fn settle(driver: &mut Driver, picks: &[usize]) {
+    let mut picks = picks.iter().cycle();
+    while let Some(places) = driver.places.as_mut().filter(|places| !places.is_empty()) {
+        let place = places.swap_remove(picks.next().unwrap_or(&0) % places.len());
+        driver
+            .server
+            .fill(place, &Reply::fixed(250, Some((2, 0, 0)), "Ok"));
+    }
+}
+
+#[test]
+fn a_reply_that_is_owed_holds_up_those_behind_it_and_no_command() {
+    let mut driver = ready();
+    driver.places = Some(Vec::new());
+    let message = format!("{MAIL}BDAT 3 LAST\r\nx\r\n");
+    driver.feed(format!("{message}RSET\r\n{message}QUIT\r\n").as_bytes());
+    assert_eq!(driver.log.len(), 8);
+    assert_eq!((driver.codes(), driver.server.owed()), (vec![250, 250], 2));
+    let (first, second) = {
+        let mut places = driver.places.take().unwrap().into_iter();
+        (places.next().unwrap(), places.next().unwrap())
+    };
+    let full = Reply::fixed(452, Some((4, 3, 1)), "Full");
+    driver.server.fill(second, &full);
+    assert_eq!(driver.codes(), []);
+    driver.server.fill(first, &Reply::fixed(250, None, "Ok"));
+    assert_eq!(driver.codes(), [250, 250, 250, 250, 452, 221]);
+    assert_eq!(driver.server.owed(), 0);
+}
+
+#[test]
+fn what_is_held_up_does_not_grow_with_what_was_let_go() {
+    let mut driver = ready();
+    driver.places = Some(Vec::new());
+    let message = format!("{MAIL}BDAT 3 LAST\r\nx\r\n");
+    for round in 0..5_000 {
+        driver.feed(message.as_bytes());
+        if round > 0 {
+            let place = driver.places.as_mut().unwrap().remove(0);
+            driver.server.fill(place, &Reply::fixed(250, None, "Ok"));
+            assert_eq!(driver.codes(), [250, 250, 250]);
+        } else {
+            assert_eq!(driver.codes(), [250, 250]);
+        }
+        assert!(driver.server.outbox.held_bytes() < 16 * 1024);
+    }
+}
+
 #[test]
 fn an_answer_that_is_dropped_refuses_for_now() {
     let mut server = Server::new(Arc::new(Profile::new(config())), false);
@@ -575,6 +630,30 @@ fn by_the_book(wire: &str) -> Option<String> {
 }
 
 proptest! {
+    #[test]
+    fn replies_given_later_in_any_order_leave_in_order(
+        words in prop::collection::vec(prop::sample::select(&[
+            "MAIL FROM:<>\r\nRCPT TO:<a@b.example>\r\nBDAT 3 LAST\r\nx\r\n", "RSET\r\n", "NOOP\r\n",
+            "MAIL FROM:<>\r\nRCPT TO:<a@b.example>\r\nDATA\r\nx\r\n.\r\n", "BDAT 2\r\nx\n", "EHLO me\r\n",
+        ][..]), 0..30),
+        picks in prop::collection::vec(0usize..30, 1..10),
+        pause in 1usize..400,
+    ) {
+        let flight = words.concat();
+        let (mut at_once, mut later) = (ready(), ready());
+        at_once.feed(flight.as_bytes());
+        later.places = Some(Vec::new());
+        let mut replies = String::new();
+        for piece in flight.as_bytes().chunks(pause) {
+            later.feed(piece);
+            replies += &later.replies();
+            settle(&mut later, &picks);
+            replies += &later.replies();
+        }
+        prop_assert_eq!(replies, at_once.replies());
+        prop_assert_eq!(later.log, at_once.log);
+    }
+
     #[test]
     fn any_split_of_a_good_session_gives_the_same(cuts in prop::collection::vec(0usize..600, 0..20)) {
         let flight = format!(
