@@ -7,10 +7,9 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use smtp::server::{Answer, Event, Server};
+use smtp::server::{Answer, Buffers, Event, Server};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 
-use crate::buffers::Buffers;
 use crate::builder::TlsMode;
 use crate::listen::Shared;
 use crate::script::Action;

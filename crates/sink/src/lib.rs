@@ -9,7 +9,6 @@
 //! half of it each way. A TCP connect is answered by the kernel and cannot be delayed; the
 //! greeting is, so that connecting and being greeted takes one round trip instead of two.
 
-mod buffers;
 mod builder;
 mod clock;
 mod connection;

@@ -9,14 +9,13 @@ use std::time::Instant;
 
 use flow::rate::Gcra;
 use smtp::Reply;
-use smtp::server::Profile;
+use smtp::server::{Buffers, Profile};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use crate::buffers::Buffers;
 use crate::builder::{Builder, StartError, TlsMode};
 use crate::clock::Clock;
 use crate::connection::Connection;

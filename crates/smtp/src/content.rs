@@ -8,7 +8,7 @@
 //! slices that overlap by the dot.
 
 use bytes::Bytes;
-use memchr::{memchr, memmem};
+use memchr::{memchr, memmem, memrchr};
 
 /// Where and how bytes fail to be canonical content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -254,6 +254,63 @@ impl<'a> Iterator for Stuffed<'a> {
 }
 
 fn scan(bytes: &[u8]) -> Result<Facts, ContentError> {
+    match scan_wide(bytes) {
+        Some(facts) => Ok(facts),
+        None => scan_lines(bytes),
+    }
+}
+
+/// What is to be known of canonical bytes, in a few passes of vector code; `None` if they are not.
+fn scan_wide(bytes: &[u8]) -> Option<Facts> {
+    if !bytes.ends_with(b"\r\n") || is_torn(bytes, false) || has_long_line(bytes) {
+        return None;
+    }
+    let is_7bit = bytes.is_ascii();
+    let starts_with_dot = usize::from(bytes.first() == Some(&b'.'));
+    Some(Facts {
+        dots: starts_with_dot + memmem::find_iter(bytes, b"\r\n.").count(),
+        is_7bit,
+        header_is_ascii: is_7bit || bytes[..header_len(bytes)].is_ascii(),
+    })
+}
+
+/// Whether some CR and LF are not a pair, or an octet is NUL, in bytes that stand behind a CR or
+/// not. A CR at the very end is left to what follows. No branch in the loop, so that it becomes
+/// vector code.
+pub(crate) fn is_torn(bytes: &[u8], after_cr: bool) -> bool {
+    let Some(&first) = bytes.first() else {
+        return false;
+    };
+    let mut torn = u8::from(after_cr != (first == b'\n')) | u8::from(first == 0);
+    for (&a, &b) in bytes.iter().zip(&bytes[1..]) {
+        torn |= (u8::from(a == b'\r') ^ u8::from(b == b'\n')) | u8::from(b == 0);
+    }
+    torn != 0
+}
+
+/// Whether a line of bytes that end with CRLF is too long: a window as long as the longest line
+/// must hold an LF, and the last one in it is where the next window starts.
+fn has_long_line(mut bytes: &[u8]) -> bool {
+    let with_end = Content::LINE_LEN_MAX + 2;
+    while !bytes.is_empty() {
+        match memrchr(b'\n', &bytes[..bytes.len().min(with_end)]) {
+            Some(at) => bytes = &bytes[at + 1..],
+            None => return true,
+        }
+    }
+    false
+}
+
+/// Octets of the header section.
+fn header_len(bytes: &[u8]) -> usize {
+    match bytes.starts_with(b"\r\n") {
+        true => 0,
+        false => memmem::find(bytes, b"\r\n\r\n").unwrap_or(bytes.len()),
+    }
+}
+
+/// The same line by line, to name the first flaw and its line.
+fn scan_lines(bytes: &[u8]) -> Result<Facts, ContentError> {
     let fault = |line, flaw| Err(ContentError { line, flaw });
     if bytes.is_empty() {
         return fault(1, Flaw::Empty);
@@ -421,6 +478,22 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_wide_scan_sees_what_the_careful_one_does(
+            words in prop::collection::vec(prop::sample::select(&[
+                "\r\n", "\r\n.", "\r\n\r\n", "x", "\u{e9}", ".", "\r", "\n", "\0", "Subject: y\r\n",
+            ][..]), 0..20),
+            long in prop::option::of((0usize..20, 990usize..1005)),
+            end in prop::sample::select(&["\r\n", ""][..]),
+        ) {
+            let mut words: Vec<String> = words.into_iter().map(str::to_owned).collect();
+            if let Some((at, len)) = long {
+                words.insert(at.min(words.len()), "x".repeat(len));
+            }
+            let bytes = words.concat() + end;
+            prop_assert_eq!(scan_wide(bytes.as_bytes()), scan_lines(bytes.as_bytes()).ok());
+        }
+
         #[test]
         fn stuffed_content_never_holds_an_end_of_data_and_unstuffs_to_itself(text in "[a.\n]{1,60}") {
             let content = Content::from_text(text.as_bytes()).unwrap();

@@ -22,6 +22,7 @@
 
 mod answer;
 mod auth;
+mod buffers;
 mod commands;
 mod config;
 mod outbox;
@@ -34,6 +35,7 @@ use std::sync::Arc;
 
 pub use answer::Answer;
 pub use auth::Credentials;
+pub use buffers::{BUFFER_BYTES, Buffers};
 pub use config::{Profile, ServerConfig, ServerLimits};
 pub use outbox::Place;
 pub use scan::ContentRefusal;

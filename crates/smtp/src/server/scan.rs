@@ -8,6 +8,7 @@
 use memchr::{memmem, memrchr};
 
 use super::replies;
+use crate::content::is_torn;
 
 /// Why content was refused, whatever the caller thinks of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -143,12 +144,12 @@ impl Scan {
 
     /// Takes account of the next octets of content.
     pub(super) fn take(&mut self, text: &[u8], bounds: Bounds) {
-        let Some((&first, &last)) = text.first().zip(text.last()) else {
+        let Some(&last) = text.last() else {
             return;
         };
         self.octets = self.octets.saturating_add(text.len() as u64);
         self.flaws.too_big |= self.octets > bounds.size_bytes_max;
-        if is_torn(text, self.after_cr, first) {
+        if is_torn(text, self.after_cr) {
             self.name_flaws(text);
         }
         if !self.flaws.line_too_long {
@@ -193,14 +194,4 @@ impl Scan {
             }
         }
     }
-}
-
-/// Whether some CR and LF are not a pair, or an octet is NUL. A CR at the very end is left to the
-/// next slice. No branch in the loop, so that it becomes vector code.
-fn is_torn(text: &[u8], after_cr: bool, first: u8) -> bool {
-    let mut torn = u8::from(after_cr != (first == b'\n')) | u8::from(first == 0);
-    for (&a, &b) in text.iter().zip(&text[1..]) {
-        torn |= (u8::from(a == b'\r') ^ u8::from(b == b'\n')) | u8::from(b == 0);
-    }
-    torn != 0
 }
