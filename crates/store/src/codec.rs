@@ -8,14 +8,16 @@
 //!
 //! Limits: content [`CONTENT_BYTES_MAX`], a text [`TEXT_BYTES_MAX`].
 
+mod entry;
 mod event;
 mod fields;
 mod message;
 
+pub use entry::{Entry, decode_entry, encode_entry};
 pub use event::{decode_event, encode_event};
 pub use message::{
-    Head, Moved, Packer, Rescheduled, Standing, decode_head, decode_message, decode_moved,
-    decode_rescheduled, encode_head, encode_rescheduled, encode_standings,
+    Head, Moved, Packer, Rescheduled, Standing, decode_head, decode_id, decode_message,
+    decode_moved, decode_rescheduled, encode_head, encode_rescheduled, encode_standings,
 };
 
 /// Version of every record's layout that is written.

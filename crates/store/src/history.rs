@@ -19,9 +19,7 @@ use crate::{Event, MessageId, Time};
 pub use minutes::{Counts, MinuteStats, NAMES_MAX};
 pub use query::{Cursor, CursorError, LIMIT_MAX, Order, Page, Query, QueryError};
 
-/// A place in the spool's journal.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Position(pub u64);
+pub use journal::Position;
 
 /// Takes the spool's events once they are durable there.
 pub trait EventSink: Send + Sync {

@@ -8,6 +8,8 @@ pub mod event;
 pub mod history;
 pub mod id;
 pub mod message;
+pub mod spool;
+pub mod table;
 
 pub use event::{Event, Outcome, Said, StageTimes, Status};
 pub use history::{
@@ -15,6 +17,15 @@ pub use history::{
 };
 pub use id::MessageId;
 pub use message::{Message, Priority, Tags};
+pub use spool::{Recovered, Recovery, Slot, Spool, SpoolOptions, SpoolStats};
+pub use table::Table;
 
 /// A moment: time since the Unix epoch.
 pub type Time = std::time::Duration;
+
+/// Where a journal's oldest segment begins.
+fn first_of(journal: &journal::Journal) -> journal::Position {
+    let segments = journal.segments();
+    let number = segments.first().map_or(0, |oldest| oldest.number);
+    journal::Position::from_u64(u64::from(number) << 32)
+}

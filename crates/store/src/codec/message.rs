@@ -107,6 +107,16 @@ pub fn decode_head(record: &[u8]) -> Result<Head, DecodeError> {
     })
 }
 
+/// The id in an accepted message's record, and nothing else of it.
+///
+/// # Errors
+/// What is wrong with the record so far.
+pub fn decode_id(record: &[u8]) -> Result<MessageId, DecodeError> {
+    let mut reader = Reader::versioned(record)?;
+    reader.flags(PACKED)?;
+    read_id(&mut reader)
+}
+
 /// Reads an accepted message. Content that is not packed shares the record's memory.
 ///
 /// # Errors

@@ -1,0 +1,196 @@
+//! Telling history what is committed, by reading the journal behind its end.
+//!
+//! What is told is what a restart would read, in the same order, and nothing is kept in memory for
+//! it. The bytes were written a moment ago, so reading them back costs no disk.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::{self, JoinHandle, Thread};
+use std::time::Duration;
+
+use journal::{Journal, Position};
+
+use super::Spool;
+use crate::codec::{self, DecodeError, Kind};
+use crate::{Event, EventSink, EventSource, Status};
+
+pub(super) struct Following {
+    sink: Option<Arc<dyn EventSink>>,
+    /// From where on it has not been told; `None`: from the start.
+    next: Mutex<Option<Position>>,
+    /// Where the part ends that history has made durable.
+    durable: Mutex<Option<Position>>,
+    /// Something was appended since the thread last looked.
+    is_behind: AtomicBool,
+    thread: OnceLock<Thread>,
+}
+
+impl Following {
+    pub(super) fn new(sink: Option<Arc<dyn EventSink>>, from: Option<Position>) -> Self {
+        Self {
+            sink,
+            next: Mutex::new(from),
+            durable: Mutex::new(from),
+            is_behind: AtomicBool::new(true),
+            thread: OnceLock::new(),
+        }
+    }
+
+    /// The segment from which on history still needs the journal.
+    pub(super) fn needed_from(&self) -> Option<u32> {
+        self.sink.as_ref()?;
+        let durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(durable.map_or(0, Position::segment))
+    }
+
+    pub(super) fn appended(&self) {
+        if !self.is_behind.swap(true, Ordering::AcqRel)
+            && let Some(thread) = self.thread.get()
+        {
+            thread.unpark();
+        }
+    }
+}
+
+/// The thread that tells history. Stops, having told all that is durable, when it is dropped.
+#[derive(Debug)]
+pub struct Follower {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Spool {
+    /// Tells history of events that were committed since the last call, in the journal's order.
+    /// Returns up to where it has been told.
+    ///
+    /// Records that cannot be read are logged and passed over: recovery has reported them.
+    pub fn follow(&self) -> Option<Position> {
+        let following = &self.inner.following;
+        let sink = following.sink.as_ref()?;
+        let mut next = following
+            .next
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut tell = |at, event: Event| {
+            sink.committed(at, &event);
+            ControlFlow::Continue(())
+        };
+        match replay(&self.inner.journal, *next, &mut tell) {
+            Ok(end) => *next = Some(end),
+            Err(error) => tracing::error!(%error, "history is not told of all events"),
+        }
+        *next
+    }
+
+    /// Follows on a thread of its own, as long as the handle lives.
+    ///
+    /// * `every`: events wait at most this long, and the journal's linger time, to be told.
+    ///
+    /// # Errors
+    /// The thread could not be started.
+    pub fn spawn_follower(&self, every: Duration) -> std::io::Result<Follower> {
+        let (spool, stop) = (self.clone(), Arc::new(AtomicBool::new(false)));
+        let stopped = Arc::clone(&stop);
+        let run = move || {
+            let following = &spool.inner.following;
+            let _ = following.thread.set(thread::current());
+            while !stopped.load(Ordering::Acquire) {
+                if !following.is_behind.swap(false, Ordering::AcqRel) {
+                    thread::park();
+                    continue;
+                }
+                // So that there is more than one event to tell.
+                thread::park_timeout(every);
+                spool.follow();
+                let journal = &spool.inner.journal;
+                if journal.durable() < journal.end() {
+                    following.is_behind.store(true, Ordering::Release);
+                }
+            }
+            spool.follow();
+        };
+        let thread = thread::Builder::new().name("spool-follower".into());
+        Ok(Follower {
+            stop,
+            thread: Some(thread.spawn(run)?),
+        })
+    }
+
+    /// History has made durable what lies before this position; the journal may let go of it.
+    pub fn history_durable(&self, until: Option<Position>) {
+        let durable = &self.inner.following.durable;
+        *durable.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    }
+}
+
+impl EventSource for Spool {
+    fn replay(
+        &self,
+        from: Option<Position>,
+        each: &mut dyn FnMut(Position, Event) -> ControlFlow<()>,
+    ) -> std::io::Result<()> {
+        let ended = replay(&self.inner.journal, from, each);
+        ended.map(|_| ()).map_err(std::io::Error::other)
+    }
+}
+
+/// Calls `each` for every committed event from a record on, or from the first that is left.
+/// Returns where it ended.
+fn replay(
+    journal: &Journal,
+    from: Option<Position>,
+    each: &mut dyn FnMut(Position, Event) -> ControlFlow<()>,
+) -> Result<Position, journal::ReadError> {
+    let first = crate::first_of(journal);
+    let from = from.map_or(first, |from| from.max(first));
+    journal.scan(from, &mut |at, kind, bytes| {
+        events_of(kind, bytes, &mut |event| each(at, event)).unwrap_or_else(|error| {
+            tracing::error!(?at, %error, "a record cannot be told to history");
+            ControlFlow::Continue(())
+        })
+    })
+}
+
+fn events_of(
+    kind: u8,
+    bytes: &[u8],
+    each: &mut dyn FnMut(Event) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>, DecodeError> {
+    match Kind::from_number(kind) {
+        Some(Kind::Event) => Ok(each(codec::decode_event(bytes)?)),
+        Some(Kind::Accepted) => Ok(acceptances(&codec::decode_head(bytes)?, each)),
+        _ => Ok(ControlFlow::Continue(())),
+    }
+}
+
+/// The events that an accepted message implies, one for each recipient.
+fn acceptances(
+    head: &codec::Head,
+    each: &mut dyn FnMut(Event) -> ControlFlow<()>,
+) -> ControlFlow<()> {
+    for (recipient, to) in (0..).zip(head.envelope.recipients()) {
+        each(Event {
+            at: head.accepted_at,
+            message: head.id,
+            recipient,
+            address: to.address.as_str().into(),
+            tenant: head.tenant.clone(),
+            tags: head.tags.clone(),
+            status: Status::Accepted,
+            due_at: Some(head.due_at),
+            outcome: None,
+        })?;
+    }
+    ControlFlow::Continue(())
+}
