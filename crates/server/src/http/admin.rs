@@ -12,10 +12,13 @@ use utoipa::{IntoParams, ToSchema};
 use super::Api;
 use super::body::{self, Body, Params};
 use super::caller::{MayOperate, MayRead, MaySend, tenant_named, tenant_of};
-use super::events::tag;
+use super::events::{ago, tag};
 use super::problem::{ErrorBody, Kind, Problem};
 use super::views::moment_option;
 use crate::auth::Principal;
+
+/// How often a recipient that failed is taken up again over its life, unless told so.
+const RETRIED_MAX: u16 = 3;
 
 /// Which of the waiting mail is shown.
 #[derive(Deserialize, IntoParams, Debug)]
@@ -239,6 +242,44 @@ pub(crate) async fn retry(
 ) -> Result<Json<Affected>, Problem> {
     let filter = body::json::<Selection>(&body.bytes)?.filter(&who)?;
     let recipients = api.0.engine.retry(&filter).await?;
+    Ok(Json(Affected { recipients }))
+}
+
+/// What failed and is to be tried again.
+#[derive(Deserialize, ToSchema, Debug)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Failed {
+    /// What bounced or expired then or later: ISO 8601, or so long ago, as `24h`.
+    #[schema(example = "24h")]
+    since: String,
+    /// How often one recipient may be taken up over its life; 3 unless said.
+    times_max: Option<u16>,
+    /// Which of it; all unless said.
+    #[serde(rename = "where")]
+    selection: Option<Selection>,
+}
+
+/// Takes up recipients that bounced or expired.
+#[utoipa::path(
+    post, path = "/retry", tag = "queue", operation_id = "retryFailed",
+    request_body = Failed,
+    responses((status = 200, body = Affected), (status = "4XX", body = ErrorBody)),
+    security(("key" = ["send"])),
+)]
+pub(crate) async fn retry_failed(
+    State(api): State<Api>,
+    MaySend(who): MaySend,
+    body: Body,
+) -> Result<Json<Affected>, Problem> {
+    let failed: Failed = body::json(&body.bytes)?;
+    let since = ago("since", &failed.since, api.now())?;
+    let all = Selection {
+        all: true,
+        ..Selection::default()
+    };
+    let filter = failed.selection.unwrap_or(all).filter(&who)?;
+    let times_max = failed.times_max.unwrap_or(RETRIED_MAX);
+    let recipients = api.0.engine.retry_failed(&filter, since, times_max).await?;
     Ok(Json(Affected { recipients }))
 }
 

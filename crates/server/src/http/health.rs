@@ -34,13 +34,12 @@ pub(crate) async fn ready(State(api): State<Api>) -> Result<&'static str, Proble
     Err(Problem::new(Kind::Unavailable, why).retry_after(5))
 }
 
-/// Counters, levels and latencies in Prometheus' text format.
+/// Counters, levels and latencies as Prometheus reads them (OpenMetrics).
 #[utoipa::path(
     get, path = "/metrics", tag = "server", operation_id = "getMetrics",
-    responses((status = 200, body = String, content_type = "text/plain; version=0.0.4")),
+    responses((status = 200, body = String, content_type = "application/openmetrics-text")),
 )]
 pub(crate) async fn metrics(State(api): State<Api>) -> Response {
-    let text = api.0.metrics.render(&api.0.engine);
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(CONTENT_TYPE, kind)], text).into_response()
+    let kind = crate::metrics::CONTENT_TYPE;
+    ([(CONTENT_TYPE, kind)], api.0.metrics.render()).into_response()
 }

@@ -163,6 +163,11 @@ impl IntoResponse for Problem {
         let (status, _) = self.kind.wire();
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(self.body())).into_response();
+        // What is left of the body is not worth reading.
+        if matches!(self.kind, Kind::TooLarge | Kind::Timeout) {
+            let headers = response.headers_mut();
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         if let Some(seconds) = self.retry_after_s {
             let headers = response.headers_mut();
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));

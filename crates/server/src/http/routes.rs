@@ -1,12 +1,18 @@
 //! The table of routes, and the document that describes them.
 
-use axum::Router;
-use axum::extract::Request;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::Method;
 use axum::http::header::CONTENT_TYPE;
+use axum::middleware::Next;
+use axum::response::Response;
 use axum::routing::get;
+use axum::{Router, middleware};
 use utoipa::OpenApi as _;
-use utoipa::openapi::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{OpenApi, RefOr};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -49,6 +55,7 @@ fn table() -> (Router<Api>, OpenApi) {
         .routes(routes!(admin::resume))
         .routes(routes!(admin::retry))
         .routes(routes!(admin::cancel))
+        .routes(routes!(admin::retry_failed))
         .routes(routes!(admin::sites))
         .routes(routes!(admin::site))
         .routes(routes!(suppressions::list, suppressions::create))
@@ -68,13 +75,40 @@ fn table() -> (Router<Api>, OpenApi) {
         .build();
     let components = document.components.get_or_insert_default();
     components.add_security_scheme("key", SecurityScheme::Http(scheme));
+    describe_answers(&mut document);
     (router, document)
+}
+
+/// OpenAPI wants a word for every answer, though most say nothing that the schema does not.
+fn describe_answers(document: &mut OpenApi) {
+    for item in document.paths.paths.values_mut() {
+        let operations = [
+            &mut item.get,
+            &mut item.post,
+            &mut item.patch,
+            &mut item.delete,
+        ];
+        for operation in operations.into_iter().flatten() {
+            for (status, answer) in &mut operation.responses.responses {
+                if let RefOr::T(answer) = answer
+                    && answer.description.is_empty()
+                {
+                    answer.description = match status.as_bytes().first() {
+                        Some(b'2') => "Done.",
+                        Some(b'4') => "Refused; `name` says why, and `field` where.",
+                        _ => "It could not be done now.",
+                    }
+                    .to_owned();
+                }
+            }
+        }
+    }
 }
 
 /// Everything that is served.
 pub(super) fn router(api: Api) -> Router {
     let (router, document) = table();
-    let text: std::sync::Arc<str> = document.to_json().unwrap_or_default().into();
+    let text: Arc<str> = document.to_json().unwrap_or_default().into();
     let describe = move || async move { ([(CONTENT_TYPE, "application/json")], text.to_string()) };
     router
         .route("/openapi.json", get(describe))
@@ -86,5 +120,26 @@ pub(super) fn router(api: Api) -> Router {
             let message = format!("{} is not allowed here.", request.method());
             Problem::new(Kind::MethodNotAllowed, message)
         })
+        .layer(middleware::from_fn_with_state(api.clone(), measured))
         .with_state(api)
+}
+
+/// Counts and times a request under the pattern of its route.
+async fn measured(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let route = request.extensions().get::<MatchedPath>();
+    let route: Arc<str> = route.map_or("none", MatchedPath::as_str).into();
+    let method = match *request.method() {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        _ => "other",
+    };
+    let response = next.run(request).await;
+    let code = response.status().as_u16();
+    api.0
+        .metrics
+        .answered(method, &route, code, begun.elapsed());
+    response
 }

@@ -1,5 +1,7 @@
 //! The HTTP edge over loopback: who may, what is refused and how that reads.
 
+mod described;
+mod hostile;
 mod server;
 
 use ::server::auth::Scopes;

@@ -47,7 +47,7 @@ impl Server {
         let engine = Engine::open(engine::Config::new(folder.path(), host));
         let engine = engine.await.unwrap();
         let access = Access::new(Rules::default());
-        let metrics = Arc::new(Metrics::default());
+        let metrics = Arc::new(Metrics::new(&engine));
         let templates = Arc::new(templates);
         let api = Api::new(engine.clone(), access.clone(), templates, metrics, config);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

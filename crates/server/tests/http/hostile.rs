@@ -1,0 +1,109 @@
+//! Clients that are slow, greedy or broken.
+
+use std::time::Duration;
+
+use server::auth::Scopes;
+use server::http::Config;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::server::Server;
+
+/// All that the server says until it hangs up.
+async fn said_to(server: &Server, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.write_all(bytes).await.unwrap();
+    let mut said = Vec::new();
+    // A reset is a way of hanging up.
+    let _ = stream.read_to_end(&mut said).await;
+    String::from_utf8_lossy(&said).into_owned()
+}
+
+fn short_of_patience() -> Config {
+    let mut config = Config::default();
+    config.header_timeout = Duration::from_millis(50);
+    config.body_timeout = Duration::from_millis(50);
+    config
+}
+
+#[tokio::test]
+async fn who_does_not_end_a_header_section_is_cut_off() {
+    let server = Server::start(short_of_patience()).await;
+    for begun in ["", "POST /emails HTTP/1.1\r\nHost: x\r\n"] {
+        let said = said_to(&server, begun.as_bytes()).await;
+        assert!(said.is_empty() || said.contains(" 408 "), "{said}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_does_not_send_the_body_is_told_and_cut_off() {
+    let server = Server::start(short_of_patience()).await;
+    let key = server.key("shop", Scopes::SEND);
+    let head = format!("POST /emails HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n");
+    for framing in ["Content-Length: 10", "Transfer-Encoding: chunked"] {
+        let request = format!("{head}{framing}\r\n\r\n");
+        let said = said_to(&server, request.as_bytes()).await;
+        assert!(said.starts_with("HTTP/1.1 408 "), "{said}");
+        assert!(said.contains("request_timeout"), "{said}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_is_refused_before_it_is_read() {
+    let mut config = Config::default();
+    config.body_bytes_max = 1000;
+    let server = Server::start(config).await;
+    let key = server.key("shop", Scopes::SEND);
+    let head = format!("POST /emails HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n");
+    let declared = format!("{head}Content-Length: 1001\r\n\r\n");
+    assert!(
+        said_to(&server, declared.as_bytes())
+            .await
+            .starts_with("HTTP/1.1 413 ")
+    );
+    let chunk = format!("800\r\n{}\r\n0\r\n\r\n", "x".repeat(0x800));
+    let chunked = format!("{head}Transfer-Encoding: chunked\r\n\r\n{chunk}");
+    let said = said_to(&server, chunked.as_bytes()).await;
+    assert!(
+        said.starts_with("HTTP/1.1 413 ") && said.contains("request_too_large"),
+        "{said}"
+    );
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_header_section_over_the_limit_is_refused() {
+    let server = Server::start(Config::default()).await;
+    let long = format!(
+        "GET /healthz HTTP/1.1\r\nX: {}\r\n\r\n",
+        "x".repeat(1 << 20)
+    );
+    let many = format!("GET /healthz HTTP/1.1\r\n{}\r\n", "X: x\r\n".repeat(200));
+    for request in [long, many] {
+        let said = said_to(&server, request.as_bytes()).await;
+        assert!(
+            said.is_empty() || said.starts_with("HTTP/1.1 431 "),
+            "{said}"
+        );
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_a_word_when_the_server_stops() {
+    let server = Server::start(Config::default()).await;
+    let key = server.key("shop", Scopes::READ);
+    let request =
+        format!("GET /events/stream HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n\r\n");
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut head = [0; 12];
+    stream.read_exact(&mut head).await.unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200");
+    server.stop().await;
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).await.unwrap();
+    assert!(rest.contains("event: closing"), "{rest}");
+}
