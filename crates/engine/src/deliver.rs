@@ -25,8 +25,6 @@ use crate::route::{Resolved, Source, UnknownPolicy, Via};
 /// How long a message may wait inside the pool for a connection: the schedule grants what the
 /// window allows, so this ends only what got stuck.
 const WAIT_MAX: Duration = Duration::from_secs(120);
-/// A pool that no message used for so long is closed.
-const IDLE_MAX: Duration = Duration::from_secs(300);
 
 /// Makes attempts. Shared by all who deliver.
 pub struct Deliverer {
@@ -120,10 +118,10 @@ impl Deliverer {
         context.delivery(&report)
     }
 
-    /// Closes what has been idle for minutes; to be called every minute or so.
-    pub fn tidy(&self) {
+    /// Closes the pools that no message used for `idle_max`; to be called every minute or so.
+    pub fn tidy(&self, idle_max: Duration) {
         let now_ms = self.ms(Instant::now());
-        let idle_ms = IDLE_MAX.as_millis() as u64;
+        let idle_ms = idle_max.as_millis() as u64;
         self.pools().retain(|_, entry| {
             let used_ms = entry.used_ms.load(Ordering::Relaxed);
             Arc::strong_count(entry) > 1 || now_ms < used_ms + idle_ms
@@ -195,6 +193,14 @@ impl Deliverer {
         if let Some(ip) = source.ip {
             builder = builder.local_ip(ip);
         }
+        builder = if route.roots.is_empty() {
+            builder.tls_context(self.tls.clone())
+        } else {
+            builder.roots(route.roots.clone())
+        };
+        if route.allow_plaintext_auth {
+            builder = builder.allow_plaintext_auth();
+        }
         builder
             .wire(route.wire)
             .concurrency(Concurrency::Fixed(route.connections_max))
@@ -202,7 +208,6 @@ impl Deliverer {
             .wait_max(WAIT_MAX)
             .timeouts(route.timeouts)
             .ehlo_name(source.ehlo_name.clone())
-            .tls_context(self.tls.clone())
             .build()
     }
 }
@@ -305,3 +310,6 @@ fn stage_times(timings: &Timings) -> StageTimes {
     let micros = |(_, time): (_, Duration)| u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
     StageTimes(timings.stages().map(micros))
 }
+
+#[cfg(test)]
+mod tests;

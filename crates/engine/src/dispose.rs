@@ -196,13 +196,12 @@ fn judge_loss(stage: Stage) -> Verdict {
 
 fn judge_reply(stage: Stage, kind: Kind, reply: &Reply, has_progress: bool) -> Verdict {
     let is_permanent = kind == Kind::Permanent;
-    let handshake = Verdict::deferred(ErrorClass::Handshake, Feedback::HandshakeFailed);
     match stage {
         Stage::Greeting | Stage::Ehlo if !is_permanent => {
             Verdict::put_back(Feedback::ConnectionRefused)
         }
-        Stage::Greeting | Stage::Ehlo | Stage::StartTls | Stage::Tls | Stage::Auth => handshake,
-        _ if matches!(reply.code().get(), 530 | 534 | 535 | 538) => handshake,
+        _ if stage < Stage::Mail => judge_loss(stage),
+        _ if matches!(reply.code().get(), 530 | 534 | 535 | 538) => judge_loss(Stage::Auth),
         Stage::Rcpt if is_too_many_recipients(reply) => {
             if has_progress {
                 Verdict::put_back(Feedback::Refused)
@@ -355,3 +354,6 @@ fn own_words(stage: Stage, kind: Kind, cause: &Cause) -> String {
         _ => format!("{cause} (at {stage})"),
     }
 }
+
+#[cfg(test)]
+mod tests;

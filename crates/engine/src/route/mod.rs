@@ -12,6 +12,8 @@ mod pattern;
 mod resolver;
 mod site;
 mod table;
+#[cfg(test)]
+pub(crate) mod zone;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,6 +22,7 @@ use std::time::Duration;
 use client::{Relay, TlsMode, Wire};
 use flow::rate::RateLimit;
 use flow::retry::RetryPolicy;
+use rustls_pki_types::CertificateDer;
 use smtp::{ClientName, Domain};
 
 pub use dns::{Dns, DnsError, Found, Mx};
@@ -41,6 +44,10 @@ pub struct Route {
     pub tenant: Option<Arc<str>>,
     /// By whom.
     pub via: Via,
+    /// Authorities to trust in place of the system's; empty: those.
+    pub roots: Vec<CertificateDer<'static>>,
+    /// Credentials may go over a connection without encryption.
+    pub allow_plaintext_auth: bool,
     /// Encryption towards MX hosts; a smarthost's is its own ([`Relay::tls`]).
     pub tls: TlsMode,
     /// Grouping of commands.
@@ -129,6 +136,8 @@ impl Route {
             domains: vec![Pattern::All],
             tenant: None,
             via,
+            roots: Vec::new(),
+            allow_plaintext_auth: false,
             tls,
             wire: Wire::Overlapped,
             sources: vec![(Arc::new(Source::any(host)), 1)],
@@ -169,28 +178,4 @@ impl Route {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_message_keeps_its_source_and_all_together_follow_the_weights() {
-        let source = |name: &str| Source {
-            name: name.into(),
-            ..Source::any("mx.example.org".parse::<Domain>().unwrap())
-        };
-        let mut route = Route::new("r", Via::Mx, "mx.example.org".parse().unwrap());
-        route.sources = vec![(Arc::new(source("a")), 1), (Arc::new(source("b")), 3)];
-        let of_a = (0..4000u64).filter(|&count| {
-            let id = store::MessageId::assemble(
-                1_700_000_000_000 + count / 3,
-                (count % 4096) as u16,
-                77,
-            );
-            let first = route.source(id.bits());
-            assert!(Arc::ptr_eq(first, route.source(id.bits())));
-            &*first.name == "a"
-        });
-        let share = of_a.count();
-        assert!((800..1200).contains(&share), "{share}");
-    }
-}
+mod tests;
