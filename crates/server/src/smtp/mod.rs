@@ -36,3 +36,6 @@ pub use config::{Limits, Listen, Settings};
 pub use counters::Snapshot;
 pub use edge::{Edge, ListenError, Watcher};
 pub use tls::{Identity, IdentityError};
+
+#[cfg(test)]
+mod tests;
