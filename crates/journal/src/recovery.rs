@@ -22,7 +22,7 @@ use crate::{Check, Damage, OpenError, Opened, Options, Position, Torn, What};
 const DAMAGED: &str = "damaged-";
 /// The smallest record there is.
 const RECORD_BYTES_MIN: u32 = frame::padded(0);
-const ZEROS_BYTES: usize = 1 << 20;
+const CHUNK_BYTES: usize = 1 << 20;
 
 /// Reads what is there and makes it fit to be gone on with.
 pub(crate) fn recover(
@@ -174,7 +174,7 @@ fn keep_aside(files: &dyn Files, number: u32) -> io::Result<()> {
     let copy = (1..).find(|copy| !names.contains(&name(*copy)));
     let from = files.open(&segment::name(number))?;
     let to = files.create(&name(copy.expect("names do not run out")))?;
-    let (mut offset, mut buffer) = (0, vec![0; ZEROS_BYTES]);
+    let (mut offset, mut buffer) = (0, vec![0; CHUNK_BYTES]);
     loop {
         let read = from.read_at(offset, &mut buffer)?;
         if read == 0 {
@@ -198,6 +198,8 @@ struct Rest {
     end: u32,
     is_sealed: bool,
     has_records: bool,
+    /// Where the last group begins: whether it was ever synced cannot be known.
+    group: u32,
     /// Headers of the group that was being written, the last one's end.
     torn_until: Option<u32>,
 }
@@ -222,6 +224,8 @@ impl Doctor<'_> {
             sealed = earlier;
             if !of_before.is_sealed {
                 (rest, tail) = (of_before, before);
+            } else if self.may_go_on() {
+                make_firm(&*before.1, &of_before)?;
             }
         }
         if check == Check::All || self.salvages {
@@ -231,14 +235,12 @@ impl Doctor<'_> {
         }
         self.damages
             .sort_by_key(|damage| (damage.segment, damage.offset));
-        if !self.damages.is_empty() && !self.salvages {
-            // Nothing is changed in a journal that is not opened.
-            return Ok(Tail {
-                end: Position::new(tail.0, rest.end),
-                torn: None,
-            });
-        }
-        let torn = cut(tail.0, &*tail.1, &rest)?;
+        // Nothing is changed in a journal that is not opened.
+        let torn = if self.may_go_on() {
+            cut(tail.0, &*tail.1, &rest)?
+        } else {
+            None
+        };
         let end = if rest.is_sealed {
             Position::new(tail.0 + 1, FIRST)
         } else {
@@ -247,25 +249,31 @@ impl Doctor<'_> {
         Ok(Tail { end, torn })
     }
 
+    fn may_go_on(&self) -> bool {
+        self.damages.is_empty() || self.salvages
+    }
+
     /// Walks through a segment.
     ///
     /// * `is_tail`: it may end without a seal, torn or not.
     fn examine_segment(&mut self, number: u32, file: &dyn File, is_tail: bool) -> io::Result<Rest> {
         let salt = Salt::new(self.secret, number);
         let mut reader = Reader::new(file, salt, FIRST, file.bytes()?);
-        let (mut has_records, mut is_copied) = (false, false);
+        let (mut has_records, mut is_copied, mut group) = (false, false, FIRST);
         loop {
             let bad = match reader.next()? {
                 Next::Frame(frame) if frame.header.is(SEAL) => {
+                    let group = frame.header.group;
                     return Ok(Rest {
                         end: reader.offset(),
                         is_sealed: true,
                         has_records: true,
+                        group,
                         torn_until: None,
                     });
                 }
-                Next::Frame(_) => {
-                    has_records = true;
+                Next::Frame(frame) => {
+                    (has_records, group) = (true, frame.header.group);
                     continue;
                 }
                 Next::Bad(offset) => offset,
@@ -292,6 +300,7 @@ impl Doctor<'_> {
                     end: bad,
                     is_sealed: false,
                     has_records,
+                    group,
                     torn_until,
                 });
             }
@@ -325,21 +334,34 @@ fn fill(file: &dyn File, salt: Salt, offset: u32, next: Option<u32>) -> io::Resu
     file.sync()
 }
 
-/// Overwrites the headers of a torn group, and makes sure that all before it is on the disk: a
-/// process that was killed may have left it in memory only.
+/// Overwrites the headers of a torn group, and makes what is before it durable.
 fn cut(number: u32, file: &dyn File, rest: &Rest) -> io::Result<Option<Torn>> {
     if let Some(until) = rest.torn_until {
-        let (mut offset, zeros) = (rest.end, vec![0; ZEROS_BYTES]);
+        let (mut offset, zeros) = (rest.end, vec![0; CHUNK_BYTES]);
         while offset < until {
             let bytes = zeros.len().min((until - offset) as usize);
             files::write_all_at(file, u64::from(offset), &[&zeros[..bytes]])?;
             offset += bytes as u32;
         }
     }
-    file.sync()?;
+    make_firm(file, rest)?;
     Ok(rest.torn_until.map(|until| Torn {
         segment: number,
         offset: rest.end,
         bytes: until - rest.end,
     }))
+}
+
+/// Writes the last group once more, and syncs it. A process that was killed may have left it in
+/// memory only; and after a sync that failed it may read as written, count as clean, and never
+/// reach the disk unless it is written anew.
+fn make_firm(file: &dyn File, rest: &Rest) -> io::Result<()> {
+    let (mut offset, mut buffer) = (rest.group, vec![0; CHUNK_BYTES]);
+    while offset < rest.end {
+        let bytes = buffer.len().min((rest.end - offset) as usize);
+        let read = file.read_at(u64::from(offset), &mut buffer[..bytes])?;
+        files::write_all_at(file, u64::from(offset), &[&buffer[..read]])?;
+        offset += bytes as u32;
+    }
+    file.sync()
 }

@@ -33,7 +33,7 @@ pub enum Fault {
 /// What a power cut leaves of what was not synced.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cut {
-    /// All of it: as if only the process had died.
+    /// All of it, not yet durable: only the process has died.
     Everything,
     /// None of it.
     Nothing,
@@ -106,6 +106,12 @@ impl MemoryFiles {
     #[must_use]
     pub fn calls(&self) -> u64 {
         self.disk().calls
+    }
+
+    /// The power has failed.
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        self.disk().is_off
     }
 
     /// Makes a coming call fail.
@@ -204,16 +210,17 @@ impl Disk {
             Cut::Any(seed) => Some(Dice::new(seed)),
             Cut::Everything | Cut::Nothing => None,
         };
-        let all = cut == Cut::Everything;
-        for change in std::mem::take(&mut self.changes) {
-            if dice.as_mut().map_or(all, |dice| dice.one_in(2)) {
-                apply(&mut self.durable_names, change);
+        if cut != Cut::Everything {
+            for change in std::mem::take(&mut self.changes) {
+                if dice.as_mut().is_some_and(|dice| dice.one_in(2)) {
+                    apply(&mut self.durable_names, change);
+                }
             }
+            for inode in &mut self.inodes {
+                inode.cut(dice.as_mut());
+            }
+            self.names = self.durable_names.clone();
         }
-        for inode in &mut self.inodes {
-            inode.cut(all, dice.as_mut());
-        }
-        self.names = self.durable_names.clone();
         self.faults.clear();
         self.bytes_to_cut = None;
         self.generation += 1;
@@ -249,9 +256,8 @@ impl Inode {
         }
     }
 
-    fn cut(&mut self, all: bool, dice: Option<&mut Dice>) {
+    fn cut(&mut self, dice: Option<&mut Dice>) {
         match dice {
-            None if all => self.sync(),
             None => self.writes.clear(),
             Some(dice) => self.cut_by(dice),
         }
@@ -497,9 +503,15 @@ impl File for Handle {
 
     fn sync(&self) -> io::Result<()> {
         let mut disk = self.disk()?;
-        disk.plain_call()?;
-        disk.inodes[self.1].sync();
-        Ok(())
+        let called = disk.plain_call();
+        let inode = &mut disk.inodes[self.1];
+        if called.is_ok() {
+            inode.sync();
+        } else {
+            // What Linux does: it reads as written, counts as clean, and never reaches the disk.
+            inode.writes.clear();
+        }
+        called
     }
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {

@@ -1,0 +1,6 @@
+//! A journal seen from outside: what it promises, on disks that fail in every way they may.
+
+mod basics;
+mod crash;
+mod faults;
+mod harness;
