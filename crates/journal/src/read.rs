@@ -1,6 +1,7 @@
 //! Reading records back, and finding them again after damage.
 
 use std::io;
+use std::ops::Range;
 
 use crate::files::File;
 use crate::frame::{ALIGNMENT, RECORD_HEADER_BYTES, RecordHeader, Salt};
@@ -17,8 +18,8 @@ pub(crate) struct Reader<'a> {
     /// Of the next record.
     offset: u32,
     buffer: Vec<u8>,
-    /// Where the buffer begins in the file.
-    buffered_from: u64,
+    /// What of the file is in the buffer.
+    buffered: Range<u64>,
 }
 
 /// A whole record, as it stands in the file.
@@ -43,7 +44,7 @@ impl<'a> Reader<'a> {
             until,
             offset,
             buffer: Vec::new(),
-            buffered_from: 0,
+            buffered: 0..0,
         }
     }
 
@@ -85,26 +86,28 @@ impl<'a> Reader<'a> {
     fn bytes_at(&mut self, offset: u32, bytes: usize) -> io::Result<Option<usize>> {
         let from = u64::from(offset);
         let end = from + bytes as u64;
-        let buffered = self.buffered_from..self.buffered_from + self.buffer.len() as u64;
         if end > self.until {
             return Ok(None);
         }
-        if !buffered.contains(&from) || end > buffered.end {
+        if !self.buffered.contains(&from) || end > self.buffered.end {
             // No more than there is: a length may promise much.
             let left = self.file.bytes()?.min(self.until).saturating_sub(from);
             if left < bytes as u64 {
                 return Ok(None);
             }
             let left = usize::try_from(left).unwrap_or(usize::MAX);
-            self.buffer.resize(bytes.max(CHUNK_BYTES).min(left), 0);
-            self.buffered_from = from;
-            let read = self.file.read_at(from, &mut self.buffer)?;
-            self.buffer.truncate(read);
+            let wanted = bytes.max(CHUNK_BYTES).min(left);
+            if self.buffer.len() < wanted {
+                self.buffer = vec![0; wanted];
+            }
+            self.buffered = 0..0;
+            let read = self.file.read_at(from, &mut self.buffer[..wanted])?;
+            self.buffered = from..from + read as u64;
             if read < bytes {
                 return Ok(None);
             }
         }
-        let at = from - self.buffered_from;
+        let at = from - self.buffered.start;
         Ok(Some(usize::try_from(at).expect("it is in the buffer")))
     }
 }
@@ -119,8 +122,9 @@ pub(crate) fn find_headers(
     from: u32,
     mut each: impl FnMut(u32, RecordHeader) -> bool,
 ) -> io::Result<()> {
-    let mut buffer = vec![0; CHUNK_BYTES];
     let mut start = u64::from(from.next_multiple_of(ALIGNMENT));
+    let left = file.bytes()?.saturating_sub(start);
+    let mut buffer = vec![0; CHUNK_BYTES.min(usize::try_from(left).unwrap_or(CHUNK_BYTES))];
     loop {
         let read = file.read_at(start, &mut buffer)?;
         let bytes = &buffer[..read];
@@ -142,7 +146,7 @@ pub(crate) fn find_headers(
             }
             at += ALIGNMENT as usize;
         }
-        if read < buffer.len() {
+        if read < CHUNK_BYTES {
             return Ok(());
         }
         start += at as u64;

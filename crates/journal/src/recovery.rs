@@ -356,7 +356,8 @@ fn cut(number: u32, file: &dyn File, rest: &Rest) -> io::Result<Option<Torn>> {
 /// memory only; and after a sync that failed it may read as written, count as clean, and never
 /// reach the disk unless it is written anew.
 fn make_firm(file: &dyn File, rest: &Rest) -> io::Result<()> {
-    let (mut offset, mut buffer) = (rest.group, vec![0; CHUNK_BYTES]);
+    let bytes = CHUNK_BYTES.min((rest.end - rest.group) as usize);
+    let (mut offset, mut buffer) = (rest.group, vec![0; bytes]);
     while offset < rest.end {
         let bytes = buffer.len().min((rest.end - offset) as usize);
         let read = file.read_at(u64::from(offset), &mut buffer[..bytes])?;

@@ -470,10 +470,10 @@ impl File for Handle {
     fn write_at(&self, offset: u64, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut disk = self.disk()?;
         let fault = disk.call()?;
-        let mut bytes: Vec<u8> = pieces
-            .iter()
-            .flat_map(|piece| piece.iter().copied())
-            .collect();
+        let mut bytes = Vec::new();
+        for piece in pieces {
+            bytes.extend_from_slice(piece);
+        }
         let asked = bytes.len();
         if matches!(fault, Some(Fault::Short | Fault::Half(_))) {
             bytes.truncate(asked.div_ceil(2));

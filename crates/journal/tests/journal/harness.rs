@@ -65,7 +65,10 @@ pub(crate) struct Run {
 pub(crate) fn body(id: u64, length: usize) -> Vec<u8> {
     let mut dice = Dice(id);
     let mut body = id.to_le_bytes().to_vec();
-    body.extend((0..length).map(|_| dice.below(256) as u8));
+    while body.len() < 8 + length {
+        body.extend_from_slice(&dice.below(u64::MAX).to_le_bytes());
+    }
+    body.truncate(8 + length);
     body
 }
 
