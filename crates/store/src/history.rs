@@ -4,8 +4,12 @@
 //! History is derived from the spool's journal. It takes events in the journal's order
 //! ([`EventSink::committed`]), each once: what a restart replays and history already has is passed over.
 
+mod block;
+mod column;
+mod keys;
 mod minutes;
 mod query;
+mod text;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -19,7 +23,18 @@ use crate::{Event, MessageId, Time};
 pub use minutes::{Counts, MinuteStats, NAMES_MAX};
 pub use query::{Cursor, CursorError, LIMIT_MAX, Order, Page, Query, QueryError};
 
-pub use journal::Position;
+/// A place in the spool's journal.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Position(u64);
+
+impl Position {
+    pub fn bits(self) -> u64 {
+        self.0
+    }
+    pub fn from_bits(b: u64) -> Self {
+        Self(b)
+    }
+}
 
 /// Takes the spool's events once they are durable there.
 pub trait EventSink: Send + Sync {
@@ -215,3 +230,6 @@ impl EventSink for History {
         state.events.push(event.clone());
     }
 }
+
+#[cfg(test)]
+mod sample;

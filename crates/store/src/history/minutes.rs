@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::column::{Corrupt, Reader, Result, put_bytes, put_u64};
 use crate::{Event, Status, Time};
 
 /// Tenants, and sites, that one minute counts by name.
@@ -101,6 +102,78 @@ impl MinuteStats {
             *sum = sum.saturating_add(us);
         }
     }
+}
+
+/// Minutes by when they began.
+pub(super) type Minutes = BTreeMap<Time, MinuteStats>;
+
+/// Adds minutes to others.
+pub(super) fn merge(into: &mut Minutes, from: &Minutes) {
+    for (minute, stats) in from {
+        let new = || MinuteStats::new(*minute);
+        into.entry(*minute).or_insert_with(new).merge(stats);
+    }
+}
+
+/// Appends minutes: their count, then each.
+pub(super) fn write(minutes: &Minutes, out: &mut Vec<u8>) {
+    put_u64(out, minutes.len() as u64);
+    for stats in minutes.values() {
+        put_u64(out, stats.minute.as_secs() / 60);
+        put_counts(out, &stats.counts);
+        for names in [&stats.tenants, &stats.sites] {
+            put_u64(out, names.len() as u64);
+            for (name, counts) in names {
+                put_bytes(out, name.as_bytes());
+                put_counts(out, counts);
+            }
+        }
+        put_u64(out, stats.attempts);
+        put_u64(out, stats.delivery_us_sum);
+        for sum in stats.stage_us_sums {
+            put_u64(out, sum);
+        }
+    }
+}
+
+fn put_counts(out: &mut Vec<u8>, counts: &Counts) {
+    for count in counts.0 {
+        put_u64(out, count);
+    }
+}
+
+/// Reads what [`write`] wrote.
+pub(super) fn read(reader: &mut Reader<'_>) -> Result<Minutes> {
+    let mut minutes = Minutes::new();
+    for _ in 0..reader.count()? {
+        let seconds = reader.u64()?.checked_mul(60).ok_or(Corrupt)?;
+        let mut stats = MinuteStats::new(Duration::from_secs(seconds));
+        stats.counts = read_counts(reader)?;
+        stats.tenants = read_names(reader)?;
+        stats.sites = read_names(reader)?;
+        stats.attempts = reader.u64()?;
+        stats.delivery_us_sum = reader.u64()?;
+        for sum in &mut stats.stage_us_sums {
+            *sum = reader.u64()?;
+        }
+        minutes.insert(stats.minute, stats);
+    }
+    Ok(minutes)
+}
+
+fn read_names(reader: &mut Reader<'_>) -> Result<BTreeMap<Arc<str>, Counts>> {
+    let count = reader.count()?;
+    (0..count)
+        .map(|_| Ok((reader.text()?.into(), read_counts(reader)?)))
+        .collect()
+}
+
+fn read_counts(reader: &mut Reader<'_>) -> Result<Counts> {
+    let mut counts = Counts::default();
+    for count in &mut counts.0 {
+        *count = reader.u64()?;
+    }
+    Ok(counts)
 }
 
 /// When the minute of `at` began.

@@ -1,0 +1,524 @@
+//! Columns back into events: first what is asked about, then the rest of the rows that match.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use smtp::EnhancedStatus;
+
+use super::columns::{self, COUNT};
+use super::{HAS_DUE, HAS_OUTCOME, Header, micros};
+use crate::history::column::{Corrupt, Packed, Reader, Result, Unpacker, entries};
+use crate::history::minutes::{self, Minutes};
+use crate::history::query::Query;
+use crate::history::{keys, text};
+use crate::{Event, MessageId, Outcome, Said, StageTimes, Status, Tags, Time};
+
+/// Which rows are wanted.
+#[derive(Clone, Copy)]
+pub(in crate::history) struct Filter<'a> {
+    pub(in crate::history) query: &'a Query,
+    /// Events from this number on, and below that one.
+    pub(in crate::history) seqs: [u64; 2],
+}
+
+/// What a block can be found by, and its counts: for an index that is made again.
+pub(in crate::history) struct Keys {
+    pub(in crate::history) keys: Vec<u32>,
+    pub(in crate::history) minutes: Minutes,
+}
+
+/// The events of a block that match, with their numbers, in order.
+pub(in crate::history) fn decode(
+    header: &Header,
+    body: &[u8],
+    filter: &Filter<'_>,
+    zstd: &mut Unpacker,
+) -> Result<Vec<(u64, Event)>> {
+    let columns = Packed::parse(body)?;
+    let names = columns.column(columns::NAMES, zstd)?;
+    let names = Names::read(&names)?;
+    let subjects = Subjects::read(&columns, &names, zstd)?;
+    let rows = Rows::read(header, &columns, &subjects, &names, zstd)?;
+    let wanted = rows.matching(header, &subjects, &names, filter);
+    if wanted.iter().all(|is_wanted| !is_wanted) {
+        return Ok(Vec::new());
+    }
+    let details = Details::new(&columns, zstd)?;
+    details.events(header, &rows, &subjects, &names, &wanted)
+}
+
+/// The keys of a block and its minutes.
+pub(in crate::history) fn read_keys(body: &[u8], zstd: &mut Unpacker) -> Result<Keys> {
+    let columns = Packed::parse(body)?;
+    let names = columns.column(columns::NAMES, zstd)?;
+    let names = Names::read(&names)?;
+    let subjects = Subjects::read(&columns, &names, zstd)?;
+    let mut scratch = Vec::new();
+    let mut found = Vec::with_capacity(2 * subjects.0.len());
+    for subject in &subjects.0 {
+        found.push(keys::message(subject.id));
+        found.push(keys::recipient(&subject.address, &mut scratch));
+    }
+    found.extend(names.tenants.iter().map(|name| keys::tenant(name)));
+    found.extend(names.routes.iter().map(|[site, ..]| keys::site(site)));
+    let tags = names.tags.iter().flat_map(|tags| tags.iter());
+    found.extend(tags.map(|(name, value)| keys::tag(name, value)));
+    found.sort_unstable();
+    found.dedup();
+    let stats = columns.column(columns::MINUTES, zstd)?;
+    let minutes = minutes::read(&mut Reader(&stats))?;
+    Ok(Keys {
+        keys: found,
+        minutes,
+    })
+}
+
+type Columns<'a> = Packed<'a, COUNT>;
+
+/// The names that a block's events refer to.
+struct Names {
+    domains: Vec<Box<str>>,
+    tenants: Vec<Arc<str>>,
+    tags: Vec<Tags>,
+    /// Site, host, source.
+    routes: Vec<[Arc<str>; 3]>,
+}
+
+impl Names {
+    fn read(column: &[u8]) -> Result<Self> {
+        let mut reader = Reader(column);
+        let mut next = || entries(&mut reader);
+        let (domains, tenants, tags, routes) = (next()?, next()?, next()?, next()?);
+        let routes = routes.into_iter().map(read_route);
+        Ok(Self {
+            domains: domains
+                .into_iter()
+                .map(str_of)
+                .map(boxed)
+                .collect::<Result<_>>()?,
+            tenants: tenants
+                .into_iter()
+                .map(str_of)
+                .map(shared)
+                .collect::<Result<_>>()?,
+            tags: tags.into_iter().map(read_tags).collect::<Result<_>>()?,
+            routes: routes.collect::<Result<_>>()?,
+        })
+    }
+}
+
+fn str_of(bytes: &[u8]) -> Result<&str> {
+    std::str::from_utf8(bytes).map_err(|_| Corrupt)
+}
+
+fn boxed(text: Result<&str>) -> Result<Box<str>> {
+    text.map(Into::into)
+}
+
+fn shared(text: Result<&str>) -> Result<Arc<str>> {
+    text.map(Into::into)
+}
+
+fn read_tags(entry: &[u8]) -> Result<Tags> {
+    let mut reader = Reader(entry);
+    let mut tags = Vec::new();
+    while !reader.is_empty() {
+        tags.push((reader.text()?.into(), reader.text()?.into()));
+    }
+    Ok(tags.into())
+}
+
+fn read_route(entry: &[u8]) -> Result<[Arc<str>; 3]> {
+    let mut reader = Reader(entry);
+    let mut name = || reader.text().map(Arc::from);
+    Ok([name()?, name()?, name()?])
+}
+
+/// Whom a block's events are about.
+struct Subjects(Vec<Subject>);
+
+struct Subject {
+    id: u128,
+    recipient: u32,
+    address: Box<str>,
+    tenant: u32,
+    tags: u32,
+}
+
+impl Subjects {
+    fn read(columns: &Columns<'_>, names: &Names, zstd: &mut Unpacker) -> Result<Self> {
+        let mut get = |index| columns.column(index, zstd);
+        let [ms, count, rest] = [
+            get(columns::ID_MS)?,
+            get(columns::ID_COUNT)?,
+            get(columns::ID_REST)?,
+        ];
+        let [recipients, lengths, locals] = [
+            get(columns::RECIPIENT)?,
+            get(columns::LOCAL_BYTES)?,
+            get(columns::LOCAL)?,
+        ];
+        let [domains, tenants, tags] = [
+            get(columns::DOMAIN)?,
+            get(columns::TENANT)?,
+            get(columns::TAGS)?,
+        ];
+        let mut ids = Ids::new(&ms, &count, &rest);
+        let [mut recipients, mut lengths, mut locals] =
+            [&recipients, &lengths, &locals].map(|column| Reader(column));
+        let [mut domains, mut tenants, mut tags] =
+            [&domains, &tenants, &tags].map(|column| Reader(column));
+        let mut subjects = Vec::new();
+        while !recipients.is_empty() {
+            let local = str_of(locals.take(lengths.number()?)?)?;
+            subjects.push(Subject {
+                id: ids.next()?,
+                recipient: recipients.number()?,
+                address: address(local, domains.number()?, &names.domains)?,
+                tenant: below(tenants.number()?, names.tenants.len())?,
+                tags: below(tags.number()?, names.tags.len())?,
+            });
+        }
+        Ok(Self(subjects))
+    }
+}
+
+fn address(local: &str, domain: usize, domains: &[Box<str>]) -> Result<Box<str>> {
+    let Some(domain) = domain.checked_sub(1) else {
+        return Ok(local.into());
+    };
+    let domain = domains.get(domain).ok_or(Corrupt)?;
+    let mut address = String::with_capacity(local.len() + 1 + domain.len());
+    address.push_str(local);
+    address.push('@');
+    address.push_str(domain);
+    Ok(address.into())
+}
+
+fn below(number: u32, count: usize) -> Result<u32> {
+    if (number as usize) < count {
+        Ok(number)
+    } else {
+        Err(Corrupt)
+    }
+}
+
+struct Ids<'a> {
+    ms: Reader<'a>,
+    count: Reader<'a>,
+    rest: Reader<'a>,
+    /// Milliseconds, the 16 bits after them, and the last 64.
+    last: (u64, u64, u64),
+}
+
+impl<'a> Ids<'a> {
+    fn new(ms: &'a [u8], count: &'a [u8], rest: &'a [u8]) -> Self {
+        Self {
+            ms: Reader(ms),
+            count: Reader(count),
+            rest: Reader(rest),
+            last: (0, 0, 0),
+        }
+    }
+
+    fn next(&mut self) -> Result<u128> {
+        let (ms, count, rest) = &mut self.last;
+        *ms = ms.wrapping_add_signed(self.ms.i64()?);
+        *count = count.wrapping_add_signed(self.count.i64()?);
+        match self.rest.u8()? {
+            0 => {}
+            1 => *rest = u64::from_le_bytes(self.rest.array()?),
+            _ => return Err(Corrupt),
+        }
+        if *ms >> 48 != 0 || *count >> 16 != 0 {
+            return Err(Corrupt);
+        }
+        Ok(u128::from(*ms) << 80 | u128::from(*count) << 64 | u128::from(*rest))
+    }
+}
+
+/// What every row has.
+struct Rows {
+    at_us: Vec<u64>,
+    subjects: Vec<u32>,
+    statuses: Vec<(Status, u8)>,
+    /// `u32::MAX` where there was no attempt.
+    routes: Vec<u32>,
+}
+
+impl Rows {
+    fn read(
+        header: &Header,
+        columns: &Columns<'_>,
+        subjects: &Subjects,
+        names: &Names,
+        zstd: &mut Unpacker,
+    ) -> Result<Self> {
+        let count = header.rows as usize;
+        let at = columns.column(columns::AT, zstd)?;
+        let refs = columns.column(columns::SUBJECT, zstd)?;
+        let statuses = columns.column(columns::STATUS, zstd)?;
+        let routes = columns.column(columns::ROUTE, zstd)?;
+        if statuses.len() != count {
+            return Err(Corrupt);
+        }
+        let (mut at, mut refs, mut routes) = (Reader(&at), Reader(&refs), Reader(&routes));
+        let mut rows = Self {
+            at_us: Vec::with_capacity(count),
+            subjects: Vec::with_capacity(count),
+            statuses: Vec::with_capacity(count),
+            routes: Vec::with_capacity(count),
+        };
+        let (mut at_us, mut next) = (0u64, 0u32);
+        for status in statuses.iter() {
+            at_us = at_us.wrapping_add_signed(at.i64()?);
+            rows.at_us.push(at_us);
+            let back: u32 = refs.number()?;
+            let subject = next.checked_sub(back).ok_or(Corrupt)?;
+            next += u32::from(back == 0);
+            rows.subjects.push(below(subject, subjects.0.len())?);
+            let flags = status & (HAS_OUTCOME | HAS_DUE);
+            let status = Status::from_number(status & !flags).ok_or(Corrupt)?;
+            rows.statuses.push((status, flags));
+            rows.routes.push(if flags & HAS_OUTCOME == 0 {
+                u32::MAX
+            } else {
+                below(routes.number()?, names.routes.len())?
+            });
+        }
+        Ok(rows)
+    }
+
+    /// Of each row, whether it is wanted.
+    fn matching(
+        &self,
+        header: &Header,
+        subjects: &Subjects,
+        names: &Names,
+        filter: &Filter<'_>,
+    ) -> Vec<bool> {
+        let query = filter.query;
+        let subjects: Vec<bool> = subjects
+            .0
+            .iter()
+            .map(|it| is_about(query, it, names))
+            .collect();
+        let is_at =
+            |[site, ..]: &[Arc<str>; 3]| query.site.as_deref().is_none_or(|it| *it == **site);
+        let routes: Vec<bool> = names.routes.iter().map(is_at).collect();
+        let [from, to] = [query.from, query.to];
+        let rows = 0..self.at_us.len();
+        let is_wanted = |row: usize| {
+            let seq = header.first_seq + row as u64;
+            let at = Time::from_micros(self.at_us[row]);
+            let route = routes.get(self.routes[row] as usize);
+            subjects[self.subjects[row] as usize]
+                && (filter.seqs[0]..filter.seqs[1]).contains(&seq)
+                && query
+                    .status
+                    .is_none_or(|status| status == self.statuses[row].0)
+                && from.is_none_or(|from| from <= at)
+                && to.is_none_or(|to| at < to)
+                && *route.unwrap_or(&query.site.is_none())
+        };
+        rows.map(is_wanted).collect()
+    }
+}
+
+fn is_about(query: &Query, subject: &Subject, names: &Names) -> bool {
+    let tenant = &names.tenants[subject.tenant as usize];
+    let tags = &names.tags[subject.tags as usize];
+    query.message.is_none_or(|id| id.bits() == subject.id)
+        && (query.recipient.as_deref()).is_none_or(|it| it.eq_ignore_ascii_case(&subject.address))
+        && query.tenant.as_deref().is_none_or(|it| *it == **tenant)
+        && query.tag.as_ref().is_none_or(|tag| tags.contains(tag))
+}
+
+/// The columns of attempts, and of what was said.
+struct Details<'a> {
+    due: Cow<'a, [u8]>,
+    attempts: Cow<'a, [u8]>,
+    kinds: Cow<'a, [u8]>,
+    lengths: Cow<'a, [u8]>,
+    words: Cow<'a, [u8]>,
+    kind_names: Cow<'a, [u8]>,
+    times: [Cow<'a, [u8]>; 11],
+}
+
+impl<'a> Details<'a> {
+    fn new(columns: &Columns<'a>, zstd: &mut Unpacker) -> Result<Self> {
+        let mut get = |index| columns.column(index, zstd);
+        let mut times: [Cow<'a, [u8]>; 11] = std::array::from_fn(|_| Cow::default());
+        for (stage, column) in times.iter_mut().enumerate() {
+            *column = get(columns::TIMES + stage)?;
+        }
+        Ok(Self {
+            due: get(columns::DUE)?,
+            attempts: get(columns::ATTEMPT)?,
+            kinds: get(columns::KIND)?,
+            lengths: get(columns::WORD_BYTES)?,
+            words: get(columns::WORDS)?,
+            kind_names: get(columns::KINDS)?,
+            times,
+        })
+    }
+
+    fn events(
+        &self,
+        header: &Header,
+        rows: &Rows,
+        subjects: &Subjects,
+        names: &Names,
+        wanted: &[bool],
+    ) -> Result<Vec<(u64, Event)>> {
+        let kinds = entries(&mut Reader(&self.kind_names))?;
+        let kinds: Vec<Kind<'_>> = kinds.into_iter().map(Kind::read).collect::<Result<_>>()?;
+        let mut due = Reader(&self.due);
+        let mut outcomes = Outcomes::new(self, &kinds, &names.routes);
+        let mut events = Vec::new();
+        for (row, is_wanted) in wanted.iter().enumerate() {
+            let (status, flags) = rows.statuses[row];
+            let at_us = rows.at_us[row];
+            let due_at = (flags & HAS_DUE != 0)
+                .then(|| due.i64().map(|it| at_us.wrapping_add_signed(it)))
+                .transpose()?;
+            let outcome = (flags & HAS_OUTCOME != 0)
+                .then(|| outcomes.next(rows.routes[row], *is_wanted))
+                .transpose()?
+                .flatten();
+            if !is_wanted {
+                continue;
+            }
+            let subject = &subjects.0[rows.subjects[row] as usize];
+            let event = Event {
+                at: Time::from_micros(at_us),
+                message: MessageId::from_bits(subject.id),
+                recipient: subject.recipient,
+                address: Arc::from(&*subject.address),
+                tenant: Arc::clone(&names.tenants[subject.tenant as usize]),
+                tags: Arc::clone(&names.tags[subject.tags as usize]),
+                status,
+                due_at: due_at.map(Time::from_micros),
+                outcome,
+            };
+            events.push((header.first_seq + row as u64, event));
+        }
+        Ok(events)
+    }
+}
+
+/// What one kind of reply always says.
+struct Kind<'a> {
+    code: u16,
+    enhanced: Option<EnhancedStatus>,
+    class: u8,
+    stage: &'a str,
+    is_apart: bool,
+    template: &'a [u8],
+    gaps: usize,
+}
+
+impl<'a> Kind<'a> {
+    fn read(entry: &'a [u8]) -> Result<Self> {
+        let mut reader = Reader(entry);
+        let code = reader.number()?;
+        let enhanced = match reader.u8()? {
+            0 => None,
+            class => {
+                let (subject, detail) = (reader.number()?, reader.number()?);
+                Some(EnhancedStatus::new(class, subject, detail).ok_or(Corrupt)?)
+            }
+        };
+        let (class, stage, is_apart) = (reader.u8()?, reader.text()?, reader.u8()? != 0);
+        let template = reader.0;
+        let gaps = memchr::memchr_iter(text::GAP, template).count();
+        Ok(Self {
+            code,
+            enhanced,
+            class,
+            stage,
+            is_apart,
+            template,
+            gaps: if is_apart { gaps } else { 0 },
+        })
+    }
+}
+
+/// Reads outcomes in the order of their rows.
+struct Outcomes<'a> {
+    attempts: Reader<'a>,
+    kinds: Reader<'a>,
+    lengths: Reader<'a>,
+    words: Reader<'a>,
+    times: [Reader<'a>; 11],
+    kind_names: &'a [Kind<'a>],
+    routes: &'a [[Arc<str>; 3]],
+}
+
+impl<'a> Outcomes<'a> {
+    fn new(details: &'a Details<'_>, kinds: &'a [Kind<'a>], routes: &'a [[Arc<str>; 3]]) -> Self {
+        Self {
+            attempts: Reader(&details.attempts),
+            kinds: Reader(&details.kinds),
+            lengths: Reader(&details.lengths),
+            words: Reader(&details.words),
+            times: std::array::from_fn(|stage| Reader(&details.times[stage])),
+            kind_names: kinds,
+            routes,
+        }
+    }
+
+    /// Passes over one, and makes it if it is wanted.
+    fn next(&mut self, route: u32, is_wanted: bool) -> Result<Option<Box<Outcome>>> {
+        let attempt = self.attempts.number()?;
+        let kind = self
+            .kind_names
+            .get(self.kinds.number::<usize>()?)
+            .ok_or(Corrupt)?;
+        let mut times = StageTimes::default();
+        for (us, column) in times.0.iter_mut().zip(&mut self.times) {
+            *us = column.number()?;
+        }
+        if !is_wanted {
+            for _ in 0..kind.gaps {
+                self.words.take(self.lengths.number()?)?;
+            }
+            return Ok(None);
+        }
+        let text = self.text(kind)?;
+        let [site, host, source] = &self.routes[route as usize];
+        Ok(Some(Box::new(Outcome {
+            attempt,
+            site: Arc::clone(site),
+            host: Arc::clone(host),
+            source: Arc::clone(source),
+            stage: kind.stage.into(),
+            class: kind.class,
+            said: Said {
+                code: kind.code,
+                enhanced: kind.enhanced,
+                text,
+            },
+            times,
+        })))
+    }
+
+    fn text(&mut self, kind: &Kind<'_>) -> Result<Box<str>> {
+        let mut out = Vec::with_capacity(kind.template.len() + 16 * kind.gaps);
+        if kind.is_apart {
+            text::join(kind.template, &mut out, || {
+                self.words.take(self.lengths.number()?)
+            })?;
+        } else {
+            out.extend_from_slice(kind.template);
+        }
+        let text = String::from_utf8(out).map_err(|_| Corrupt)?;
+        Ok(text.into())
+    }
+}
+
+/// The time range of a query against that of a block.
+pub(in crate::history) fn is_within(query: &Query, at_us: [u64; 2]) -> bool {
+    query.from.is_none_or(|from| micros(from) <= at_us[1])
+        && query.to.is_none_or(|to| at_us[0] <= micros(to))
+}
