@@ -1,40 +1,71 @@
 //! What became of every recipient: each change, kept for as long as it is of use, found by anything
 //! that is known of it.
 //!
-//! History is derived from the spool's journal. It takes events in the journal's order
-//! ([`EventSink::committed`]), each once: what a restart replays and history already has is passed over.
+//! Derived from the spool's journal, whose events it takes in their order ([`EventSink`]), each once:
+//! what a restart replays and history already has is passed over. [`History::durable`] says from
+//! where on the journal is still needed.
+//!
+//! Layers, from below: [`column`] (numbers and zstd), [`block`] (some thousand events in columns),
+//! [`data`] (files of blocks), [`index`] and [`sealed`] (files that no longer change), [`tail`] (what
+//! is not written yet), [`view`] (all of it, to be asked), [`writer`] and [`worker`] (who writes, on a
+//! thread of its own, so that mail never waits). Byte tables: `docs/formats/history.md`.
+//!
+//! # Promises
+//! - A question sees every event that was taken before it was asked.
+//! - No event is lost or doubled, whenever the process or the power fails, as long as the journal
+//!   keeps what is not yet [`durable`](History::durable).
+//! - A damaged block costs its own events, and is named ([`HistoryStats::damage`]); everything else
+//!   stays readable. What an index holds is made again from the data when it is missing.
+//!
+//! # Limits
+//! Times are whole microseconds. 2^64 events. Memory: 88 bytes a block of sealed files, keys of the
+//! active one (some MiB), a bounded feed.
 
 mod block;
 mod column;
+mod data;
+mod index;
 mod keys;
 mod minutes;
+mod options;
 mod query;
+mod reader;
+mod recover;
+mod sealed;
+mod tail;
 mod text;
+mod view;
+mod worker;
+mod writer;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::ops::ControlFlow;
+use std::ops::ControlFlow::{self, Continue};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::thread::JoinHandle;
 use std::time::Duration;
+
+use journal::{DirFiles, Files};
 
 use crate::{Event, MessageId, Time};
 
+use minutes::Minutes;
+use recover::{Access, Found, Refusal};
+use sealed::Sealed;
+use tail::{Mark, Tail};
+use view::{Active, Place, Step};
+use worker::Feed;
+use writer::{Sizes, Writer};
+
+pub use journal::Position;
 pub use minutes::{Counts, MinuteStats, NAMES_MAX};
+pub use options::{Damage, HistoryOptions, HistoryStats, OpenError};
 pub use query::{Cursor, CursorError, LIMIT_MAX, Order, Page, Query, QueryError};
+pub use reader::HistoryReader;
 
-/// A place in the spool's journal.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Position(u64);
-
-impl Position {
-    pub fn bits(self) -> u64 {
-        self.0
-    }
-    pub fn from_bits(b: u64) -> Self {
-        Self(b)
-    }
-}
+/// Minutes kept in memory; older ones are read from the files' indexes.
+const MINUTES_KEPT: Duration = Duration::from_hours(24);
 
 /// Takes the spool's events once they are durable there.
 pub trait EventSink: Send + Sync {
@@ -42,7 +73,7 @@ pub trait EventSink: Send + Sync {
     ///
     /// Called in the order of the journal, for one recipient after the other where several share a
     /// record (an accepted message). After a restart, called again for everything from
-    /// [`History::durable`] on, that record included.
+    /// [`History::durable`] on, that record included. May wait until there is room for it.
     fn committed(&self, at: Position, event: &Event);
 }
 
@@ -60,123 +91,150 @@ pub trait EventSource: Send + Sync {
     ) -> io::Result<()>;
 }
 
-/// How much is kept, and how.
-#[derive(Clone, PartialEq, Debug)]
-pub struct HistoryOptions {
-    /// Events older than this go, a file at a time; `None` keeps them for good.
-    pub age_max: Option<Duration>,
-    /// Bytes of all files; the oldest go first. `None` sets no bound.
-    pub bytes_max: Option<u64>,
-}
-
-impl Default for HistoryOptions {
-    /// 30 days, 10 GiB.
-    fn default() -> Self {
-        Self {
-            age_max: Some(Duration::from_hours(30 * 24)),
-            bytes_max: Some(10 << 30),
-        }
-    }
-}
-
-/// Why history cannot be opened.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// The folder or a file in it cannot be read or written.
-    #[error("cannot open history in {folder}")]
-    Io {
-        /// The folder.
-        folder: Box<str>,
-        /// Why.
-        source: io::Error,
-    },
-}
-
 /// Every change of every recipient. A handle: clones share it.
 #[derive(Clone)]
 pub struct History {
-    state: Arc<Mutex<State>>,
+    shared: Arc<Shared>,
+    _worker: Option<Arc<Stopper>>,
 }
 
-#[derive(Default)]
+/// Lock order: writer, state, feed.
+struct Shared {
+    options: HistoryOptions,
+    files: Arc<dyn Files>,
+    _lock: Box<dyn Send + Sync>,
+    source: OnceLock<Weak<dyn EventSource>>,
+    writer: Mutex<Writer>,
+    state: Mutex<State>,
+    feed: Mutex<Feed>,
+    /// The worker has something to do.
+    work: Condvar,
+    /// The feed has room again.
+    room: Condvar,
+}
+
 struct State {
-    events: Vec<Event>,
-    minutes: BTreeMap<Time, MinuteStats>,
+    tail: Tail,
+    sealed: Arc<Vec<Arc<Sealed>>>,
+    active: Option<Active>,
+    /// Of what is written, the newest.
+    minutes: Minutes,
+    durable: Option<Mark>,
+    damage: BTreeSet<Damage>,
+    /// The journal is being read again: the feed has to wait, or the order would be lost.
+    is_catching_up: bool,
+    failure: Option<String>,
+}
+
+/// Stops the worker when the last handle goes.
+struct Stopper {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Drop for Stopper {
+    fn drop(&mut self) {
+        lock(&self.shared.feed).is_stopped = true;
+        self.shared.work.notify_all();
+        self.shared.room.notify_all();
+        if let Some(thread) = lock(&self.thread).take() {
+            // A worker that panicked has said so.
+            let _ = thread.join();
+        }
+    }
 }
 
 impl History {
     /// Opens the history in a folder, which is made if there is none.
     ///
     /// # Errors
-    /// The folder cannot be read or written.
-    pub fn open(folder: &Path, _options: &HistoryOptions) -> Result<Self, OpenError> {
-        std::fs::create_dir_all(folder).map_err(|source| OpenError::Io {
-            folder: folder.display().to_string().into(),
+    /// [`OpenError`]. Damage within is no error: see [`stats`](Self::stats).
+    pub fn open(folder: &Path, options: &HistoryOptions) -> Result<Self, OpenError> {
+        let files = DirFiles::open(folder).map_err(|source| OpenError::Io {
+            folder: folder.display().to_string(),
             source,
         })?;
+        Self::open_on(Arc::new(files), options)
+    }
+
+    /// The same on any files.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_on(files: Arc<dyn Files>, options: &HistoryOptions) -> Result<Self, OpenError> {
+        let folder = files.name();
+        let refused = |source| match io::Error::kind(&source) {
+            io::ErrorKind::WouldBlock => OpenError::InUse(folder.clone()),
+            _ => OpenError::Io {
+                folder: folder.clone(),
+                source,
+            },
+        };
+        let guard = files.lock().map_err(refused)?;
+        let found = recover::read(&*files, Access::Write).map_err(|refusal| match refusal {
+            Refusal::Io(source) => refused(source),
+            Refusal::Version(file, version) => OpenError::Version { file, version },
+        })?;
+        let mut writer = Writer::new(
+            Arc::clone(&files),
+            Sizes {
+                block_rows: options.block_events.clamp(1, block::ROWS_MAX / 2),
+                file_rows: options.file_events.max(1),
+                level: options.level,
+            },
+        );
+        writer.resume(found.active.clone(), found.end_seq, found.last);
+        let state = State::new(found, options).map_err(refused)?;
+        let shared = Arc::new(Shared {
+            options: options.clone(),
+            files,
+            _lock: guard,
+            source: OnceLock::new(),
+            writer: Mutex::new(writer),
+            state: Mutex::new(state),
+            feed: Mutex::default(),
+            work: Condvar::new(),
+            room: Condvar::new(),
+        });
+        let worker = options.thread.then(|| worker::start(&shared)).transpose();
+        let worker = worker.map_err(refused)?;
         Ok(Self {
-            state: Arc::default(),
+            _worker: worker.map(Arc::new),
+            shared,
         })
     }
 
-    /// Where to read what the feed had no room for; without it, a full feed makes
-    /// [`EventSink::committed`] wait.
-    pub fn catch_up_from(&self, _source: Arc<dyn EventSource>) {}
+    /// Where to read again what went by while history could not be written. Without it, that is
+    /// made up for by the next restart. To be said once, after the replay of a restart.
+    pub fn catch_up_from(&self, source: Weak<dyn EventSource>) {
+        let _ = self.shared.source.set(source);
+    }
+
+    /// Says where the journal ends, before anything is replayed. If history has events from beyond,
+    /// the journal is another one than before, and its positions begin anew.
+    pub fn expect_journal_end(&self, end: Position) {
+        let mut state = self.state();
+        if state.tail.last.is_some_and(|last| last.position >= end) {
+            tracing::warn!("history is older than the journal, which begins anew");
+            state.tail.begin_era();
+            state.durable = None;
+        }
+    }
 
     /// From where on the journal must be replayed after a restart, the record there included;
     /// `None`: from its beginning. What lies before is durable here, and the spool may remove it.
     #[must_use]
     pub fn durable(&self) -> Option<Position> {
-        None
+        self.state().durable.map(|mark| mark.position)
     }
 
     /// Answers one page.
     ///
     /// # Errors
-    /// [`QueryError`]. What is damaged is left out, and named by the log.
+    /// [`QueryError`]. What is damaged is left out, and named.
     pub fn query(&self, query: &Query) -> Result<Page, QueryError> {
-        let start = match (query.cursor, query.order) {
-            (Some(cursor), order) if cursor.order != order => return Err(QueryError::CursorOrder),
-            (Some(cursor), _) => cursor.seq,
-            (None, Order::Newest) => u64::MAX,
-            (None, Order::Oldest) => 0,
-        };
-        let state = self.lock();
-        let limit = query.limit.min(LIMIT_MAX);
-        let numbered = (0..).zip(&state.events);
-        let mut seq = start;
-        let mut events = Vec::new();
-        let mut more = false;
-        let mut take = |(number, event): (u64, &Event), next: u64| {
-            if query.matches(event) {
-                more = events.len() == limit;
-                if more {
-                    return false;
-                }
-                events.push(event.clone());
-            }
-            seq = next;
-            let _ = number;
-            true
-        };
-        match query.order {
-            Order::Oldest => {
-                let mut from = numbered.skip_while(|(number, _)| *number < start);
-                from.all(|(number, event)| take((number, event), number + 1));
-            }
-            Order::Newest => {
-                let below: Vec<_> = numbered.take_while(|(number, _)| *number < start).collect();
-                let mut below = below.into_iter().rev();
-                below.all(|(number, event)| take((number, event), number));
-            }
-        }
-        let order = query.order;
-        Ok(Page {
-            events,
-            cursor: Cursor { order, seq },
-            more,
-        })
+        let view = self.shared.view();
+        view.page(query, &mut |place| self.shared.note(place))
     }
 
     /// The last event of each recipient of a message, in the order of the envelope.
@@ -184,28 +242,40 @@ impl History {
     /// # Errors
     /// As [`query`](Self::query).
     pub fn latest(&self, message: MessageId) -> Result<Vec<Event>, QueryError> {
-        let state = self.lock();
-        let of_it = state.events.iter().filter(|event| event.message == message);
-        let last: HashMap<_, _> = of_it.map(|event| (event.recipient, event)).collect();
-        let mut last: Vec<_> = last.into_values().cloned().collect();
-        last.sort_by_key(|event| event.recipient);
-        Ok(last)
+        let mut latest = BTreeMap::new();
+        let query = Query {
+            message: Some(message),
+            order: Order::Oldest,
+            ..Query::default()
+        };
+        let mut each = |step| {
+            if let Step::Event(_, event) = step {
+                latest.insert(event.recipient, event);
+            }
+            Continue(())
+        };
+        let view = self.shared.view();
+        let mut damaged = |place| self.shared.note(place);
+        view.walk(&query, [0, view.end_seq], &mut damaged, &mut each)
+            .map_err(QueryError::Read)?;
+        Ok(latest.into_values().collect())
     }
 
     /// Statistics of the minutes that begin in `from..to`; minutes without events are left out.
+    ///
+    /// Those of the last day are at hand, older ones are read from the files' indexes.
     #[must_use]
     pub fn minutes(&self, from: Time, to: Time) -> Vec<MinuteStats> {
-        let state = self.lock();
-        let minutes = state.minutes.range(from..to.max(from));
-        minutes.map(|(_, stats)| stats.clone()).collect()
+        self.shared.minutes(from, to)
     }
 
-    /// Removes what is older than its age, then what is over its size. Cheap where there is nothing.
+    /// Removes what is older than its age, then what is over its size, a file at a time. Cheap
+    /// where there is nothing to remove; to be called now and then.
     ///
     /// # Errors
-    /// A file could not be removed; it will be tried again.
-    pub fn retain(&self, _now: Time) -> io::Result<()> {
-        Ok(())
+    /// A file could not be removed; it will be tried again after a restart.
+    pub fn retain(&self, now: Time) -> io::Result<()> {
+        self.shared.retain(now)
     }
 
     /// Makes everything taken so far durable here.
@@ -213,23 +283,93 @@ impl History {
     /// # Errors
     /// A file could not be written; the events stay in the journal.
     pub fn flush(&self) -> io::Result<()> {
-        Ok(())
+        self.shared.work(true)?;
+        self.shared.sync()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What it says of itself.
+    #[must_use]
+    pub fn stats(&self) -> HistoryStats {
+        let is_behind = lock(&self.shared.feed).is_behind;
+        let state = self.state();
+        let written = state.active.iter().flat_map(|active| active.blocks.iter());
+        let (rows, bytes) = written.fold((0, 0), |(rows, _), block| {
+            (
+                rows + u64::from(block.placed.header.rows),
+                block.placed.end(),
+            )
+        });
+        let sealed = state.sealed.iter();
+        let (rows, bytes) = sealed.fold((rows, bytes), |(rows, bytes), file| {
+            (rows + file.rows(), bytes + file.bytes)
+        });
+        let unwritten = state.tail.rows() as u64;
+        HistoryStats {
+            events: rows + unwritten,
+            unwritten_events: unwritten,
+            sealed_files: state.sealed.len() as u64,
+            bytes,
+            is_behind: is_behind || state.is_catching_up,
+            failure: state.failure.clone(),
+            damage: state.damage.iter().cloned().collect(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.shared.state)
     }
 }
 
 impl EventSink for History {
-    fn committed(&self, _at: Position, event: &Event) {
-        let mut state = self.lock();
-        let minute = minutes::start_of(event.at);
-        let new = || MinuteStats::new(event.at);
-        state.minutes.entry(minute).or_insert_with(new).add(event);
-        state.events.push(event.clone());
+    fn committed(&self, at: Position, event: &Event) {
+        self.shared.committed(at, event);
     }
+}
+
+impl State {
+    fn new(found: Found, options: &HistoryOptions) -> io::Result<Self> {
+        let chunk_rows = options.block_events.max(1);
+        let mut damage: BTreeSet<Damage> = found.damage.iter().map(Damage::from).collect();
+        let mut minutes = found
+            .active
+            .as_ref()
+            .map(|it| it.1.clone())
+            .unwrap_or_default();
+        let latest = found.sealed.iter().map(Sealed::latest_us).max();
+        let latest = latest.map(Time::from_micros).unwrap_or_default();
+        for file in &found.sealed {
+            if Time::from_micros(file.latest_us()) + MINUTES_KEPT >= latest {
+                let mut note = |place| damage.extend([Damage::from(&place)]);
+                minutes::merge(&mut minutes, &file.minutes(&mut note)?);
+            }
+        }
+        Ok(Self {
+            tail: Tail::new(chunk_rows, found.end_seq, found.era, found.last),
+            sealed: Arc::new(found.sealed.into_iter().map(Arc::new).collect()),
+            active: found.active.map(|(active, _)| active),
+            minutes,
+            durable: found.last,
+            damage,
+            is_catching_up: false,
+            failure: None,
+        })
+    }
+}
+
+impl From<&Place> for Damage {
+    fn from(place: &Place) -> Self {
+        Self {
+            file: data::name(place.first_seq),
+            offset: place.offset,
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod sample;
+#[cfg(test)]
+mod tests;

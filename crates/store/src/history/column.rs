@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 use zstd::bulk::{Compressor, Decompressor};
 
 /// Octets of one column, unpacked, at most.
-const COLUMN_BYTES_MAX: usize = 16 << 20;
+const COLUMN_BYTES_MAX: usize = 32 << 20;
 
 /// Shorter columns are not worth a frame.
 const FRAME_BYTES_MIN: usize = 48;

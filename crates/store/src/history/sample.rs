@@ -54,7 +54,7 @@ impl Sample {
             self.attempted()
         };
         Record {
-            position: Position::from_bits(self.made * 100),
+            position: Position::from_u64(self.made * 100),
             count: 1,
             event,
         }

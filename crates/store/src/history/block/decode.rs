@@ -22,6 +22,7 @@ pub(in crate::history) struct Filter<'a> {
 }
 
 /// What a block can be found by, and its counts: for an index that is made again.
+#[derive(Default)]
 pub(in crate::history) struct Keys {
     pub(in crate::history) keys: Vec<u32>,
     pub(in crate::history) minutes: Minutes,

@@ -80,7 +80,7 @@ impl Encoder {
     /// Packs records, at least one; the first has this number.
     pub(in crate::history) fn encode(
         &mut self,
-        records: &[Record],
+        records: &[&Record],
         first_seq: u64,
         era: u32,
         durable_seq: u64,
@@ -103,7 +103,7 @@ impl Encoder {
             rows: records.len() as u32,
             first_seq,
             era,
-            last_position: last.position.bits(),
+            last_position: last.position.to_u64(),
             last_count: last.count,
             at_us,
             durable_seq,
@@ -144,7 +144,7 @@ impl Encoder {
         minutes::write(all, &mut self.columns[columns::MINUTES]);
     }
 
-    fn put(&mut self, records: &[Record], row: usize) {
+    fn put(&mut self, records: &[&Record], row: usize) {
         let event = &records[row].event;
         let at_us = micros(event.at);
         self.difference(columns::AT, at_us, self.last.at_us);
@@ -171,7 +171,7 @@ impl Encoder {
         put_u64(&mut self.columns[column], value.into());
     }
 
-    fn put_subject(&mut self, records: &[Record], row: usize) {
+    fn put_subject(&mut self, records: &[&Record], row: usize) {
         let event = &records[row].event;
         let next = self.subject_count;
         let key = (event.message.bits(), event.recipient);

@@ -3,11 +3,11 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::history::Position;
 use crate::history::column::Unpacker;
 use crate::history::keys;
 use crate::history::query::Query;
 use crate::history::sample::Sample;
-use crate::history::Position;
 use crate::{Event, MessageId, Outcome, Said, StageTimes, Status, Tags};
 
 const ALL: [u64; 2] = [0, u64::MAX];
@@ -19,7 +19,7 @@ fn read(encoded: &Encoded, query: &Query, seqs: [u64; 2]) -> Result<Vec<(u64, Ev
 }
 
 fn encode(records: &[Record]) -> Encoded {
-    Encoder::new(1).encode(records, 1000, 0, 0)
+    Encoder::new(1).encode(&records.iter().collect::<Vec<_>>(), 1000, 0, 0)
 }
 
 #[test]
@@ -189,7 +189,7 @@ proptest! {
     #[test]
     fn any_events_come_back(events in prop::collection::vec(any_event(), 1..40)) {
         let records: Vec<_> = events.iter().map(|event| Record {
-            position: Position::from_bits(0),
+            position: Position::from_u64(0),
             count: 1,
             event: event.clone(),
         }).collect();
