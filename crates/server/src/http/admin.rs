@@ -101,10 +101,12 @@ pub(crate) async fn queue(
         site: params.site.map(Arc::from),
         ..Filter::default()
     };
-    let lines = api.0.engine.queue(&filter).into_iter().filter(has);
+    let lines = api
+        .apart(move |api| Ok(api.0.engine.queue(&filter)))
+        .await?;
     Ok(Json(QueueList {
         object: "list",
-        data: lines.map(QueueItem::from).collect(),
+        data: lines.into_iter().filter(has).map(QueueItem::from).collect(),
     }))
 }
 
@@ -369,17 +371,15 @@ pub(crate) struct SiteList {
     responses((status = 200, body = SiteList), (status = "4XX", body = ErrorBody)),
     security(("key" = ["admin"])),
 )]
-pub(crate) async fn sites(State(api): State<Api>, _: MayOperate) -> Json<SiteList> {
-    Json(SiteList {
+pub(crate) async fn sites(
+    State(api): State<Api>,
+    _: MayOperate,
+) -> Result<Json<SiteList>, Problem> {
+    let sites = api.apart(|api| Ok(api.0.engine.sites())).await?;
+    Ok(Json(SiteList {
         object: "list",
-        data: api
-            .0
-            .engine
-            .sites()
-            .into_iter()
-            .map(SiteState::from)
-            .collect(),
-    })
+        data: sites.into_iter().map(SiteState::from).collect(),
+    }))
 }
 
 /// One site: the limits in force and which one binds.
@@ -394,9 +394,9 @@ pub(crate) async fn site(
     _: MayOperate,
     Path(name): Path<String>,
 ) -> Result<Json<SiteState>, Problem> {
-    let view = api.0.engine.site(&name);
-    let view = view.ok_or_else(|| Problem::not_found("Site"))?;
-    Ok(Json(view.into()))
+    let view = api.apart(move |api| Ok(api.0.engine.site(&name))).await?;
+    view.map(|view| Json(view.into()))
+        .ok_or_else(|| Problem::not_found("Site"))
 }
 
 /// How the engine is, what it does about it and why, and what it has done since the start.

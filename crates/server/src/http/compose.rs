@@ -391,3 +391,6 @@ fn unfit(error: &ComposeError) -> Problem {
         _ => Problem::invalid(format!("headers.{header}"), error),
     }
 }
+
+#[cfg(test)]
+mod tests;

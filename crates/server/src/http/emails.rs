@@ -36,9 +36,9 @@ impl Changed {
 }
 
 /// The message, if there is one that they may see.
-fn find(api: &Api, who: &Principal, id: &str) -> Result<MessageView, Problem> {
+async fn find(api: &Api, who: &Principal, id: &str) -> Result<MessageView, Problem> {
     let id: MessageId = id.parse().map_err(|error| Problem::invalid("id", error))?;
-    let view = api.0.engine.status(id);
+    let view = api.apart(move |api| Ok(api.0.engine.status(id))).await?;
     view.filter(|view| tenant_of(who).is_none_or(|tenant| tenant == view.tenant))
         .ok_or_else(|| Problem::not_found("Email"))
 }
@@ -55,8 +55,8 @@ pub(crate) async fn get(
     MayTrace(who): MayTrace,
     Path(id): Path<String>,
 ) -> Result<Json<EmailView>, Problem> {
-    let now = api.0.engine.now();
-    find(&api, &who, &id).map(|view| Json(EmailView::new(&view, now)))
+    let view = find(&api, &who, &id).await?;
+    Ok(Json(EmailView::new(&view, api.0.engine.now())))
 }
 
 /// Moves a scheduled message to another time.
@@ -78,7 +78,7 @@ pub(crate) async fn update(
         .scheduled_at
         .ok_or(Problem::missing("scheduled_at"))?;
     let at = scheduled_at(&text, api.now(), api.ahead_max())?;
-    let view = find(&api, &who, &id)?;
+    let view = find(&api, &who, &id).await?;
     match api.0.engine.reschedule(view.id, at).await? {
         Some(()) => Ok(Changed::new(view.id)),
         None => Err(too_late("rescheduled")),
@@ -97,7 +97,7 @@ pub(crate) async fn cancel(
     MaySend(who): MaySend,
     Path(id): Path<String>,
 ) -> Result<Json<Changed>, Problem> {
-    let view = find(&api, &who, &id)?;
+    let view = find(&api, &who, &id).await?;
     let only = Filter {
         message: Some(view.id),
         ..Filter::default()
@@ -125,6 +125,6 @@ pub(crate) async fn events(
     MayTrace(who): MayTrace,
     Path(id): Path<String>,
 ) -> Result<Json<EventList>, Problem> {
-    let view = find(&api, &who, &id)?;
+    let view = find(&api, &who, &id).await?;
     all_of(&api, view.id).await.map(Json)
 }

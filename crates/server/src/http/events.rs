@@ -152,16 +152,15 @@ pub(crate) fn ago(field: &str, text: &str, now: Timestamp) -> Result<Time, Probl
     Ok(Time::try_from(at.as_duration()).unwrap_or_default())
 }
 
-/// Asks history, on a thread that may wait for the disk.
+/// Asks history.
 async fn ask(api: &Api, query: Query) -> Result<Page, Problem> {
-    let engine = api.0.engine.clone();
-    let asked = tokio::task::spawn_blocking(move || engine.events(&query)).await;
-    match asked {
-        Ok(Ok(page)) => Ok(page),
-        Ok(Err(error @ QueryError::CursorOrder)) => Err(Problem::invalid("cursor", error)),
-        Ok(Err(error)) => Err(Problem::new(Kind::Internal, format!("{error}."))),
-        Err(error) => Err(Problem::new(Kind::Internal, error.to_string())),
-    }
+    api.apart(move |api| {
+        api.0.engine.events(&query).map_err(|error| match error {
+            QueryError::CursorOrder => Problem::invalid("cursor", error),
+            error => Problem::new(Kind::Internal, format!("{error}.")),
+        })
+    })
+    .await
 }
 
 /// A message's whole timeline.

@@ -40,6 +40,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::auth::Access;
 use crate::metrics::Metrics;
 pub use keys::{load as load_keys, make as make_key};
+use problem::{Kind, Problem};
 pub use serve::serve;
 pub use templates::{Templates, TemplatesError};
 
@@ -128,6 +129,16 @@ impl Api {
 
     fn now(&self) -> jiff::Timestamp {
         views::timestamp(self.0.engine.now())
+    }
+
+    /// Does what may wait for the disk or take long where it keeps nobody from being served.
+    async fn apart<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let api = self.clone();
+        let done = tokio::task::spawn_blocking(move || work(&api)).await;
+        done.unwrap_or_else(|error| Err(Problem::new(Kind::Internal, error.to_string())))
     }
 
     fn ahead_max(&self) -> jiff::SignedDuration {

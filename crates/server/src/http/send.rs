@@ -398,18 +398,16 @@ fn composer<'r>(api: &'r Api, tenant: &Arc<str>, is_batch: bool) -> Composer<'r>
     )
 }
 
-/// Runs `work` here, or where it disturbs nobody if it is large.
+/// Does `work` here, or where it disturbs nobody if it is large.
 async fn worked<T: Send + 'static>(
     api: &Api,
     bytes: usize,
     work: impl FnOnce(&Api) -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Problem> {
-    if bytes <= INLINE_BYTES_MAX {
-        return work(api);
+    match bytes <= INLINE_BYTES_MAX {
+        true => work(api),
+        false => api.apart(work).await,
     }
-    let api = api.clone();
-    let done = tokio::task::spawn_blocking(move || work(&api)).await;
-    done.unwrap_or_else(|error| Err(Problem::new(Kind::Internal, error.to_string())))
 }
 
 /// An idempotency key with what the request is told from others by; or none.

@@ -105,7 +105,9 @@ pub(crate) async fn list(
     Params(params): Params<ListParams>,
 ) -> Result<Json<SuppressionList>, Problem> {
     let tenant = tenant_named(&who, params.tenant.as_deref())?;
-    let all = api.0.engine.suppressions(&tenant);
+    let all = api
+        .apart(move |api| Ok(api.0.engine.suppressions(&tenant)))
+        .await?;
     let limit = params.limit.unwrap_or(100).clamp(1, LIMIT_MAX);
     let after = params.after.as_deref();
     let mut rest = all
