@@ -62,6 +62,8 @@ pub struct Config {
     pub header_timeout: Duration,
     /// How long a client may pause within a body; 20 s.
     pub body_timeout: Duration,
+    /// How long a client may leave what it is sent unread before it is cut off; 60 s.
+    pub write_timeout: Duration,
     /// How far ahead mail may be scheduled; 30 days, and not further than the engine's limit.
     pub ahead_max: Duration,
     /// A comment on an idle event stream this often, so that nobody between takes it for dead; 15 s.
@@ -80,6 +82,7 @@ impl Default for Config {
             header_bytes_max: 32 << 10,
             header_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(20),
+            write_timeout: Duration::from_secs(60),
             ahead_max: Duration::from_secs(30 * 24 * 3600),
             heartbeat: Duration::from_secs(15),
             streams_max: 64,

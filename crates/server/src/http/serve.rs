@@ -8,6 +8,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -35,7 +36,7 @@ pub async fn serve(
     loop {
         let (stream, permit) = tokio::select! {
             () = &mut stop => break,
-            taken = take(&listener, &room) => match taken {
+            taken = take(&listener, &room, api.0.config.write_timeout) => match taken {
                 Some(taken) => taken,
                 None => continue,
             },
@@ -64,11 +65,15 @@ pub async fn serve(
 async fn take(
     listener: &TcpListener,
     room: &Arc<Semaphore>,
+    write_timeout: Duration,
 ) -> Option<(TcpStream, OwnedSemaphorePermit)> {
     let permit = Arc::clone(room).acquire_owned().await.ok()?;
     match listener.accept().await {
         Ok((stream, _)) => {
             let _ = stream.set_nodelay(true);
+            // Also ends connections whose client reads nothing: zero windows are probed, and the
+            // probes' age counts.
+            let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(write_timeout));
             Some((stream, permit))
         }
         Err(error) => {
