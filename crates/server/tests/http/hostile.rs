@@ -107,3 +107,20 @@ async fn a_stream_ends_with_a_word_when_the_server_stops() {
     stream.read_to_string(&mut rest).await.unwrap();
     assert!(rest.contains("event: closing"), "{rest}");
 }
+
+#[tokio::test]
+async fn who_does_not_read_the_answers_gives_the_connection_back() {
+    let mut config = Config::default();
+    config.write_timeout = Duration::from_millis(100);
+    config.connections_max = 1;
+    let server = Server::start(config).await;
+    let mut deaf = TcpStream::connect(server.address).await.unwrap();
+    // Far more than fits between us.
+    let asked = "GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n".repeat(2000);
+    let _ = deaf.write_all(asked.as_bytes()).await;
+    // The only place there is becomes free.
+    let answer = server.ask("GET /healthz", "").await;
+    assert_eq!(answer.status, 200);
+    drop(deaf);
+    server.stop().await;
+}
