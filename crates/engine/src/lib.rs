@@ -14,6 +14,7 @@ pub mod accept;
 pub mod config;
 pub mod deliver;
 pub mod dispose;
+pub mod dsn;
 pub mod idempotency;
 pub mod route;
 pub mod submission;

@@ -62,6 +62,17 @@ impl Encoding {
     }
 }
 
+/// Appends a body part of plain text: its header fields, an empty line and whole lines, 7-bit safe.
+/// No line begins with `--=_`, so that a boundary may.
+pub fn push_text_part(text: &str, out: &mut Vec<u8>) {
+    let encoding = Encoding::of(text);
+    out.extend_from_slice(b"Content-Type: text/plain; charset=utf-8\r\n");
+    out.extend_from_slice(b"Content-Transfer-Encoding: ");
+    out.extend_from_slice(encoding.name().as_bytes());
+    out.extend_from_slice(b"\r\n\r\n");
+    encoding.write(text, out);
+}
+
 fn push_line(line: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(line);
     out.extend_from_slice(b"\r\n");
