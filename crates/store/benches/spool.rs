@@ -49,8 +49,17 @@ fn open(folder: &Path) -> Journal {
     Journal::open(files, options).expect("a journal").0
 }
 
+fn options(folder: &Path) -> SpoolOptions {
+    let digests = folder.join("digests");
+    std::fs::create_dir_all(&digests).expect("a folder");
+    SpoolOptions {
+        digests: Some(Arc::new(DirFiles::open(&digests).expect("a folder"))),
+        ..SpoolOptions::default()
+    }
+}
+
 fn fill(folder: &Path, messages: u64) {
-    let (spool, recovery) = Spool::open(open(folder), SpoolOptions::default());
+    let (spool, recovery) = Spool::open(open(folder), options(folder));
     assert_eq!(recovery.count(), 0);
     let line = "A line of a message, seventy-six octets long, as mail programs make them.\r\n";
     let content = Content::new(format!("Subject: hi\r\n\r\n{}", line.repeat(54))).expect("lines");
@@ -72,6 +81,9 @@ fn fill(folder: &Path, messages: u64) {
         .into_iter()
         .for_each(|commit| commit.wait().expect("durable"));
     meter.print("append", messages);
+    let meter = Meter::start();
+    spool.follow();
+    meter.print("follow, for digests", messages);
 
     let meter = Meter::start();
     for (n, slot) in (0..).zip(kept) {
@@ -82,6 +94,7 @@ fn fill(folder: &Path, messages: u64) {
     }
     spool.journal().flush().wait().expect("durable");
     meter.print("defer", messages);
+    spool.follow();
     println!("{:?}", spool.stats());
 }
 
@@ -90,7 +103,7 @@ fn recover(folder: &Path, messages: u64) {
     let journal = open(folder);
     meter.print("open the journal", messages);
     let meter = Meter::start();
-    let (spool, recovery) = Spool::open(journal, SpoolOptions::default());
+    let (spool, recovery) = Spool::open(journal, options(folder));
     println!("accepting after {:.3?}", meter.begun.elapsed());
     let mut first = None;
     let mut recovered = 0;

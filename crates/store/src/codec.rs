@@ -12,13 +12,16 @@ mod entry;
 mod event;
 mod fields;
 mod message;
+mod skim;
 
 pub use entry::{Entry, decode_entry, encode_entry};
 pub use event::{decode_event, encode_event};
 pub use message::{
-    Head, Moved, Packer, Rescheduled, Standing, decode_head, decode_id, decode_message,
-    decode_moved, decode_rescheduled, encode_head, encode_rescheduled, encode_standings,
+    Head, Moved, Packer, Rescheduled, Standing, decode_head, decode_message, decode_moved,
+    decode_rescheduled, encode_head, encode_rescheduled, encode_standings,
 };
+
+pub use skim::{Change, Outline, skim_event, skim_message, stem};
 
 /// Version of every record's layout that is written.
 pub const VERSION: u8 = 1;

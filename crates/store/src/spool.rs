@@ -19,14 +19,16 @@
 
 mod cache;
 mod compact;
+mod digest;
 mod follow;
 mod recover;
 mod slots;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use journal::{AppendError, Commit, Journal, Position};
+use journal::{AppendError, Commit, Files, Journal, Position};
 
 use crate::codec::{self, DecodeError, Kind, Packer, Rescheduled};
 use crate::{Event, EventSink, Message, MessageId, Outcome, Status, Time};
@@ -73,6 +75,8 @@ pub struct SpoolOptions {
     pub compact_bytes_max: u64,
     /// Anything; different for each start, so that ids are.
     pub seed: u64,
+    /// Where digests of sealed segments are kept, which make recovery fast: a folder for them alone.
+    pub digests: Option<Arc<dyn Files>>,
     /// Who is told of committed events; the journal keeps what it has not made durable.
     pub history: Option<Arc<dyn EventSink>>,
     /// Where history's durable part ended at the last start: it is told of what follows.
@@ -88,6 +92,7 @@ impl Default for SpoolOptions {
             slack_bytes: 256 << 20,
             compact_bytes_max: 16 << 20,
             seed: 0,
+            digests: None,
             history: None,
             history_from: None,
         }
@@ -225,6 +230,10 @@ struct Inner {
     id_bits: u64,
     /// Where this start began to append.
     start: Position,
+    digests: Option<Arc<dyn Files>>,
+    /// What was accepted before the start is in memory.
+    is_replayed: AtomicBool,
+    /// And has been handed out.
     is_recovered: AtomicBool,
     slack_bytes: u64,
     compact_bytes_max: u64,
@@ -263,6 +272,8 @@ impl Spool {
             last_id: AtomicU64::new(0),
             id_bits: id_bits(options.seed, start),
             start,
+            digests: options.digests,
+            is_replayed: AtomicBool::new(false),
             is_recovered: AtomicBool::new(false),
             slack_bytes: options.slack_bytes,
             compact_bytes_max: options.compact_bytes_max,
@@ -399,7 +410,7 @@ impl Spool {
         let state = self.lock();
         let slot = state.slots.find(id)?;
         let entry = state.slots.get(slot)?;
-        let is_known = self.inner.is_recovered.load(Relaxed) || entry.at >= self.inner.start;
+        let is_known = self.inner.is_replayed.load(Acquire) || entry.at >= self.inner.start;
         is_known.then_some(slot)
     }
 
@@ -532,7 +543,7 @@ impl Spool {
         let journal = &self.inner.journal;
         let at = journal.append_lazily(Kind::Event as u8, &[bytes]);
         let at = at.map_err(RecordError::Journal)?;
-        let is_freed = state.slots.apply(slot, event, at);
+        let is_freed = state.slots.apply(slot, &event.into(), at);
         self.inner.following.appended();
         // What was deferred is not read again soon; others of its message may be.
         let is_put_off = state.slots.get(slot).is_some_and(|e| e.count() == 1);
@@ -591,7 +602,7 @@ impl Spool {
             moved_messages: counts.moved_messages.load(Relaxed),
             moved_bytes: counts.moved_bytes.load(Relaxed),
             removed_segments: counts.removed_segments.load(Relaxed),
-            is_recovering: !self.inner.is_recovered.load(Relaxed),
+            is_recovering: !self.inner.is_recovered.load(Acquire),
         }
     }
 

@@ -349,3 +349,6 @@ fn replay(state: &mut State, at: Position, kind: u8, bytes: &[u8]) -> Result<(),
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

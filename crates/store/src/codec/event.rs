@@ -8,8 +8,8 @@ use super::fields::{Reader, put_text, put_time, put_varint};
 use super::{DecodeError, VERSION};
 use crate::{Event, MessageId, Outcome, Said, StageTimes, Status, Tags};
 
-const HAS_DUE: u8 = 1;
-const HAS_OUTCOME: u8 = 2;
+pub(super) const HAS_DUE: u8 = 1;
+pub(super) const HAS_OUTCOME: u8 = 2;
 
 /// Appends one event to `out`.
 pub fn encode_event(event: &Event, out: &mut Vec<u8>) {
@@ -141,7 +141,9 @@ pub(super) fn read_outcome(reader: &mut Reader<'_>) -> Result<Outcome, DecodeErr
     })
 }
 
-fn read_enhanced(reader: &mut Reader<'_>) -> Result<Option<EnhancedStatus>, DecodeError> {
+pub(super) fn read_enhanced(
+    reader: &mut Reader<'_>,
+) -> Result<Option<EnhancedStatus>, DecodeError> {
     const WHAT: &str = "an enhanced status code";
     let class = reader.u8()?;
     if class == 0 {

@@ -101,6 +101,12 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
+    /// Passes over a text.
+    pub(super) fn skip_text(&mut self) -> Result<(), DecodeError> {
+        let len: usize = self.number("a length")?;
+        self.take(len).map(|_| ())
+    }
+
     pub(super) fn text(&mut self) -> Result<&'a str, DecodeError> {
         let len: usize = self.number("a length")?;
         if len > TEXT_BYTES_MAX {

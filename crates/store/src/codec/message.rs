@@ -13,14 +13,14 @@ use super::fields::{Reader, put_text, put_time, put_varint};
 use super::{CONTENT_BYTES_MAX, DecodeError, VERSION};
 use crate::{Message, MessageId, Outcome, Priority, Status, Tags, Time};
 
-const PACKED: u8 = 1;
+pub(super) const PACKED: u8 = 1;
 
-const RET_FULL: u8 = 1;
-const RET_HEADERS: u8 = 2;
-const HAS_ENVID: u8 = 4;
+pub(super) const RET_FULL: u8 = 1;
+pub(super) const RET_HEADERS: u8 = 2;
+pub(super) const HAS_ENVID: u8 = 4;
 
-const HAS_NOTIFY: u8 = 1;
-const HAS_ORIGINAL: u8 = 2;
+pub(super) const HAS_NOTIFY: u8 = 1;
+pub(super) const HAS_ORIGINAL: u8 = 2;
 
 /// Everything of a message but its content.
 #[derive(Clone, Debug, PartialEq)]
@@ -105,16 +105,6 @@ pub fn decode_head(record: &[u8]) -> Result<Head, DecodeError> {
         is_packed,
         content_at: record.len() - reader.rest().len(),
     })
-}
-
-/// The id in an accepted message's record, and nothing else of it.
-///
-/// # Errors
-/// What is wrong with the record so far.
-pub fn decode_id(record: &[u8]) -> Result<MessageId, DecodeError> {
-    let mut reader = Reader::versioned(record)?;
-    reader.flags(PACKED)?;
-    read_id(&mut reader)
 }
 
 /// Reads an accepted message. Content that is not packed shares the record's memory.

@@ -11,14 +11,13 @@
 
 use std::ops::ControlFlow;
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use journal::{CommitError, Position};
 
-use super::recover::standing_of;
 use super::slots::Mark;
-use super::{ReadError, Slot, Spool};
-use crate::codec::{self, Kind};
+use super::{ReadError, Slot, Spool, digest};
+use crate::codec::{self, Kind, Standing};
 use crate::{Status, Time};
 
 /// What is under way between calls.
@@ -77,7 +76,7 @@ impl Spool {
     pub fn compact(&self, _now: Time) -> Result<Compacted, CompactError> {
         let mut compacted = Compacted::default();
         let inner = &self.inner;
-        if !inner.is_recovered.load(Relaxed) {
+        if !inner.is_recovered.load(Acquire) {
             return Ok(compacted);
         }
         let compaction = &inner.compaction;
@@ -136,6 +135,9 @@ impl Spool {
         journal
             .remove_before(before)
             .map_err(CompactError::Remove)?;
+        if let Some(digests) = &self.inner.digests {
+            digest::remove_before(&**digests, before);
+        }
         compacted.removed_segments += done as u64;
         let removed = &self.inner.counts.removed_segments;
         removed.fetch_add(done as u64, Relaxed);
@@ -190,8 +192,8 @@ impl Spool {
             _ => return Ok(0),
         };
         let message = &bytes[message_at..];
-        let id = codec::decode_id(message).map_err(damaged)?;
-        let slot = self.lock().slots.find(id);
+        let outline = codec::skim_message(message).map_err(damaged)?;
+        let slot = self.lock().slots.find(outline.id);
         match slot {
             Some(slot) => self.copy_message(slot, at, message),
             None => Ok(0),
@@ -236,7 +238,14 @@ impl Spool {
                 Status::Accepted => None,
                 _ => self.outcome_at(mark.last, *recipient)?,
             };
-            standings.push(standing_of(*recipient, mark, last));
+            standings.push(Standing {
+                recipient: *recipient,
+                status: mark.status,
+                attempts: mark.attempts,
+                class: mark.class,
+                due_at: mark.due_at(),
+                last,
+            });
         }
         let mut head = Vec::with_capacity(128 * standings.len());
         codec::encode_standings(&standings, &mut head);

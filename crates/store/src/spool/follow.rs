@@ -1,4 +1,4 @@
-//! Telling history what is committed, by reading the journal behind its end.
+//! Telling history what is committed, and making digests, by reading the journal behind its end.
 //!
 //! What is told is what a restart would read, in the same order, and nothing is kept in memory for
 //! it. The bytes were written a moment ago, so reading them back costs no disk.
@@ -11,14 +11,14 @@ use std::time::Duration;
 
 use journal::{Journal, Position};
 
-use super::Spool;
+use super::digest::Builder;
+use super::{Inner, Spool};
 use crate::codec::{self, DecodeError, Kind};
 use crate::{Event, EventSink, EventSource, Status};
 
 pub(super) struct Following {
     sink: Option<Arc<dyn EventSink>>,
-    /// From where on it has not been told; `None`: from the start.
-    next: Mutex<Option<Position>>,
+    progress: Mutex<Progress>,
     /// Where the part ends that history has made durable.
     durable: Mutex<Option<Position>>,
     /// Something was appended since the thread last looked.
@@ -26,11 +26,43 @@ pub(super) struct Following {
     thread: OnceLock<Thread>,
 }
 
+struct Progress {
+    /// From where on history has not been told; `None`: from the start.
+    next: Option<Position>,
+    /// The digest of the segment that is being read, if it was read from its beginning.
+    digest: Option<Builder>,
+}
+
+impl Progress {
+    /// Notes a record for its segment's digest; the one before is complete if it is another.
+    fn note(&mut self, inner: &Inner, at: Position, kind: u8, record: &[u8]) {
+        let Some(files) = &inner.digests else {
+            return;
+        };
+        let before = self.next.map(Position::segment);
+        if before != Some(at.segment()) {
+            // Recovery makes those of segments that were sealed before the start.
+            let is_new = at.segment() >= inner.start.segment();
+            let new = is_new.then(|| Builder::new(at.segment()));
+            let complete = std::mem::replace(&mut self.digest, new);
+            if let Some(Err(error)) = complete.map(|digest| digest.write(&**files)) {
+                tracing::warn!(%error, "no digest was made: the next start takes longer");
+            }
+        }
+        if let Some(digest) = &mut self.digest {
+            digest.add(at, kind, record);
+        }
+    }
+}
+
 impl Following {
     pub(super) fn new(sink: Option<Arc<dyn EventSink>>, from: Option<Position>) -> Self {
         Self {
             sink,
-            next: Mutex::new(from),
+            progress: Mutex::new(Progress {
+                next: from,
+                digest: None,
+            }),
             durable: Mutex::new(from),
             is_behind: AtomicBool::new(true),
             thread: OnceLock::new(),
@@ -71,26 +103,38 @@ impl Drop for Follower {
 }
 
 impl Spool {
-    /// Tells history of events that were committed since the last call, in the journal's order.
-    /// Returns up to where it has been told.
+    /// Tells history of events that were committed since the last call, in the journal's order, and
+    /// makes digests of segments that are complete. Returns up to where it has come.
     ///
-    /// Records that cannot be read are logged and passed over: recovery has reported them.
+    /// Records that cannot be understood are logged and passed over: recovery has reported them.
     pub fn follow(&self) -> Option<Position> {
-        let following = &self.inner.following;
-        let sink = following.sink.as_ref()?;
-        let mut next = following
-            .next
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let mut tell = |at, event: Event| {
-            sink.committed(at, &event);
-            ControlFlow::Continue(())
-        };
-        match replay(&self.inner.journal, *next, &mut tell) {
-            Ok(end) => *next = Some(end),
-            Err(error) => tracing::error!(%error, "history is not told of all events"),
+        let inner = &*self.inner;
+        let following = &inner.following;
+        if following.sink.is_none() && inner.digests.is_none() {
+            return None;
         }
-        *next
+        let progress = following.progress.lock();
+        let mut progress = progress.unwrap_or_else(PoisonError::into_inner);
+        let from = from_or_first(&inner.journal, progress.next);
+        let scanned = inner.journal.scan(from, &mut |at, kind, record| {
+            progress.note(inner, at, kind, record);
+            if let Some(sink) = &following.sink {
+                let _ = told(at, kind, record, &mut |event| {
+                    sink.committed(at, &event);
+                    ControlFlow::Continue(())
+                });
+            }
+            progress.next = Some(at);
+            ControlFlow::Continue(())
+        });
+        match scanned {
+            Ok(end) => progress.next = Some(end),
+            Err(error) => {
+                tracing::error!(%error, "history is not told of all events");
+                progress.digest = None;
+            }
+        }
+        progress.next
     }
 
     /// Follows on a thread of its own, as long as the handle lives.
@@ -146,19 +190,32 @@ impl EventSource for Spool {
 }
 
 /// Calls `each` for every committed event from a record on, or from the first that is left.
-/// Returns where it ended.
 fn replay(
     journal: &Journal,
     from: Option<Position>,
     each: &mut dyn FnMut(Position, Event) -> ControlFlow<()>,
 ) -> Result<Position, journal::ReadError> {
+    let from = from_or_first(journal, from);
+    journal.scan(from, &mut |at, kind, record| {
+        told(at, kind, record, &mut |event| each(at, event))
+    })
+}
+
+fn from_or_first(journal: &Journal, from: Option<Position>) -> Position {
     let first = crate::first_of(journal);
-    let from = from.map_or(first, |from| from.max(first));
-    journal.scan(from, &mut |at, kind, bytes| {
-        events_of(kind, bytes, &mut |event| each(at, event)).unwrap_or_else(|error| {
-            tracing::error!(?at, %error, "a record cannot be told to history");
-            ControlFlow::Continue(())
-        })
+    from.map_or(first, |from| from.max(first))
+}
+
+/// Calls `each` for the events of one record.
+fn told(
+    at: Position,
+    kind: u8,
+    record: &[u8],
+    each: &mut dyn FnMut(Event) -> ControlFlow<()>,
+) -> ControlFlow<()> {
+    events_of(kind, record, each).unwrap_or_else(|error| {
+        tracing::error!(%at, %error, "a record cannot be told to history");
+        ControlFlow::Continue(())
     })
 }
 

@@ -1,15 +1,21 @@
 //! After a start: what still waits, and where it stands.
+//!
+//! Two passes over the journal as it was at the start, by digests where there are any. The first
+//! brings the entries in memory to where they stood; the second hands out what waits, a segment at a
+//! time, so that nothing but the entries is ever in memory for all of it. Between the passes
+//! nothing moves: compaction waits for the end of the second.
 
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::Release;
 
 use journal::Position;
-use rustc_hash::{FxHashMap, FxHashSet};
-use smtp::Envelope;
+use rustc_hash::FxHashSet;
 
+use super::digest::{Builder, Digest, Entry};
 use super::{Slot, Spool};
-use crate::codec::{self, DecodeError, Head, Kind, Standing};
+use crate::codec::{self, DecodeError, Kind};
 use crate::{MessageId, Priority, Status, Time};
 
 /// A message that still waits.
@@ -58,161 +64,112 @@ pub struct Damage {
 
 /// What was accepted before the start, in the order of its records.
 ///
-/// The first step reads the journal. Compaction waits for the end of it; if it is dropped before,
-/// there is none until the next start.
+/// The first step reads the journal. Compaction waits for the end; if this is dropped before, there
+/// is none until the next start. An error is the last item: the journal cannot be read further, and
+/// what it may still hold is not handed out.
 #[derive(Debug)]
 pub struct Recovery {
     spool: Spool,
-    /// Last first; `None` before the journal was read.
-    waiting: Option<Vec<(Slot, Facts)>>,
+    /// `None` before the first pass.
+    segments: Option<VecDeque<u32>>,
+    ready: VecDeque<Recovered>,
+    /// There are few, and many messages of each.
+    tenants: FxHashSet<Arc<str>>,
     damage: Vec<Damage>,
-}
-
-#[derive(Debug)]
-struct Facts {
-    tenant: Arc<str>,
-    priority: Priority,
-    expires_at: Time,
-    envelope: Arc<Envelope>,
+    has_failed: bool,
 }
 
 impl Recovery {
     pub(super) fn new(spool: Spool) -> Self {
         Self {
             spool,
-            waiting: None,
+            segments: None,
+            ready: VecDeque::new(),
+            tenants: FxHashSet::default(),
             damage: Vec::new(),
+            has_failed: false,
         }
     }
 
-    /// Records that could not be understood; all of them once the iteration has begun.
+    /// Records that could not be understood; all of them once the iteration has ended.
     #[must_use]
     pub fn damage(&self) -> &[Damage] {
         &self.damage
     }
 
-    fn read(&mut self) -> Result<Vec<(Slot, Facts)>, journal::ReadError> {
-        let inner = &self.spool.inner;
-        let mut replay = Replay {
-            spool: &self.spool,
-            facts: FxHashMap::default(),
-            tenants: FxHashSet::default(),
-            damage: &mut self.damage,
-        };
-        let start = inner.start;
-        inner
-            .journal
-            .scan(crate::first_of(&inner.journal), &mut |at, kind, bytes| {
-                if at >= start {
-                    return ControlFlow::Break(());
+    /// The first pass: all that the journal held at the start.
+    fn replay(&mut self) -> Result<VecDeque<u32>, journal::ReadError> {
+        let spool = self.spool.clone();
+        let (journal, start) = (&spool.inner.journal, spool.inner.start);
+        let numbers = journal.segments().into_iter().map(|segment| segment.number);
+        let segments: VecDeque<u32> = numbers.filter(|n| *n <= start.segment()).collect();
+        for segment in &segments {
+            each_entry(&spool, *segment, true, &mut |entry| {
+                if let Err(why) = replay_entry(&spool, &entry) {
+                    self.damaged(entry.at, why);
                 }
-                replay.record(at, kind, bytes);
-                ControlFlow::Continue(())
             })?;
-        let mut waiting: Vec<_> = replay.facts.into_iter().collect();
-        let state = self.spool.lock();
-        let at = |slot: Slot| state.slots.get(slot).map(|entry| entry.at);
-        waiting.sort_by_cached_key(|(slot, _)| std::cmp::Reverse(at(*slot)));
-        Ok(waiting)
+        }
+        Ok(segments)
     }
 
-    fn recovered(&self, slot: Slot, facts: &Facts) -> Option<Recovered> {
-        let state = self.spool.lock();
-        let entry = state.slots.get(slot)?;
-        let recipients = facts.envelope.recipients();
-        let unsettled = entry.marks().map(|(index, mark)| RecoveredRecipient {
+    /// The second pass over one segment.
+    fn hand_out(&mut self, segment: u32) -> Result<(), journal::ReadError> {
+        let spool = self.spool.clone();
+        each_entry(&spool, segment, false, &mut |entry| {
+            let waiting = self.waiting_at(&entry);
+            self.ready.extend(waiting);
+        })
+    }
+
+    /// The message of a record, if it waits and this is its newest record.
+    fn waiting_at(&mut self, entry: &Entry<'_>) -> Option<Recovered> {
+        let message_at = match Kind::from_number(entry.kind)? {
+            Kind::Accepted => 0,
+            Kind::Moved => codec::decode_moved(entry.stem).ok()?.message_at,
+            _ => return None,
+        };
+        let record = &entry.stem[message_at..];
+        let id = codec::skim_message(record).ok()?.id;
+        let spool = self.spool.clone();
+        let state = spool.lock();
+        let slot = state.slots.find(id)?;
+        let held = state.slots.get(slot).filter(|held| held.at == entry.at)?;
+        let head = match codec::decode_head(record) {
+            Ok(head) => head,
+            Err(why) => {
+                drop(state);
+                spool.forget(slot);
+                self.damaged(entry.at, why);
+                return None;
+            }
+        };
+        let to = head.envelope.recipients();
+        let unsettled = held.marks().map(|(index, mark)| RecoveredRecipient {
             index,
-            address: recipients[index as usize].address.as_str().into(),
+            address: to[index as usize].address.as_str().into(),
             attempts: mark.attempts,
             due_at: mark.due_at(),
             class: mark.class,
             held: mark.status == Status::Held,
         });
+        let recipients = unsettled.collect();
+        drop(state);
         Some(Recovered {
             slot,
-            id: entry.id(),
-            tenant: facts.tenant.clone(),
-            priority: facts.priority,
-            expires_at: facts.expires_at,
-            recipients: unsettled.collect(),
-        })
-    }
-}
-
-impl Iterator for Recovery {
-    type Item = Result<Recovered, journal::ReadError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let mut waiting = match self.waiting.take() {
-            Some(waiting) => waiting,
-            None => match self.read() {
-                Ok(waiting) => {
-                    self.spool.inner.is_recovered.store(true, Relaxed);
-                    waiting
-                }
-                Err(error) => return Some(Err(error)),
-            },
-        };
-        let next = waiting
-            .pop()
-            .and_then(|(slot, facts)| self.recovered(slot, &facts));
-        self.waiting = Some(waiting);
-        next.map(Ok)
-    }
-}
-
-/// One pass over the journal.
-struct Replay<'a> {
-    spool: &'a Spool,
-    facts: FxHashMap<Slot, Facts>,
-    tenants: FxHashSet<Arc<str>>,
-    damage: &'a mut Vec<Damage>,
-}
-
-impl Replay<'_> {
-    fn record(&mut self, at: Position, kind: u8, bytes: &[u8]) {
-        let done = match Kind::from_number(kind) {
-            Some(Kind::Accepted) => self.accepted(at, bytes),
-            Some(Kind::Event) => self.event(at, bytes),
-            Some(Kind::Moved) => self.moved(at, bytes),
-            Some(Kind::Rescheduled) => self.rescheduled(bytes),
-            None => Err(DecodeError::Range("a record's kind")),
-        };
-        if let Err(why) = done {
-            tracing::error!(?at, error = %why, "a record of the spool cannot be understood");
-            self.damage.push(Damage { at, why });
-        }
-    }
-
-    fn accepted(&mut self, at: Position, bytes: &[u8]) -> Result<(), DecodeError> {
-        let head = codec::decode_head(bytes)?;
-        self.insert(at, bytes.len(), head).map(|_| ())
-    }
-
-    fn insert(
-        &mut self,
-        at: Position,
-        record_bytes: usize,
-        head: Head,
-    ) -> Result<Slot, DecodeError> {
-        let recipients = head.envelope.recipients().len() as u32;
-        let mut state = self.spool.lock();
-        let slots = &mut state.slots;
-        let slot = slots
-            .insert(head.id, at, record_bytes as u32, recipients, head.due_at)
-            .ok_or(DecodeError::Range("an id that is in use"))?;
-        drop(state);
-        let facts = Facts {
+            id,
             tenant: self.tenant(head.tenant),
             priority: head.priority,
             expires_at: head.expires_at,
-            envelope: head.envelope,
-        };
-        self.facts.insert(slot, facts);
-        Ok(slot)
+            recipients,
+        })
     }
 
-    /// There are few, and many messages of each.
+    fn damaged(&mut self, at: Position, why: DecodeError) {
+        tracing::error!(%at, error = %why, "a record cannot be understood");
+        self.damage.push(Damage { at, why });
+    }
+
     fn tenant(&mut self, name: Arc<str>) -> Arc<str> {
         if let Some(known) = self.tenants.get(&name) {
             return known.clone();
@@ -221,64 +178,140 @@ impl Replay<'_> {
         name
     }
 
-    /// Events of messages that are not there are of ones that were settled long ago.
-    fn event(&mut self, at: Position, bytes: &[u8]) -> Result<(), DecodeError> {
-        let event = codec::decode_event(bytes)?;
-        let mut state = self.spool.lock();
-        let slot = state.slots.find(event.message).filter(|slot| {
-            let entry = state.slots.get(*slot);
-            entry.is_some_and(|entry| entry.mark(event.recipient).is_some())
-        });
-        if let Some(slot) = slot
-            && state.slots.apply(slot, &event, at)
-        {
-            drop(state);
-            self.facts.remove(&slot);
+    fn step(&mut self) -> Result<Option<Recovered>, journal::ReadError> {
+        if self.segments.is_none() {
+            self.segments = Some(VecDeque::new());
+            self.segments = Some(self.replay()?);
+            self.spool.inner.is_replayed.store(true, Release);
         }
-        Ok(())
-    }
-
-    /// What was copied forward is as it was then, whatever came before.
-    fn moved(&mut self, at: Position, bytes: &[u8]) -> Result<(), DecodeError> {
-        let moved = codec::decode_moved(bytes)?;
-        let head = codec::decode_head(&bytes[moved.message_at..])?;
-        let before = self.spool.lock().slots.find(head.id);
-        if let Some(slot) = before {
-            self.spool.forget(slot);
-            self.facts.remove(&slot);
+        while self.ready.is_empty() {
+            let next = self.segments.as_mut().and_then(VecDeque::pop_front);
+            let Some(segment) = next else {
+                return Ok(None);
+            };
+            self.hand_out(segment)?;
         }
-        let slot = self.insert(at, bytes.len(), head)?;
-        let mut state = self.spool.lock();
-        if !state.slots.restore(slot, at, &moved.standings) {
-            drop(state);
-            self.facts.remove(&slot);
-        }
-        Ok(())
-    }
-
-    fn rescheduled(&mut self, bytes: &[u8]) -> Result<(), DecodeError> {
-        let change = codec::decode_rescheduled(bytes)?;
-        let mut state = self.spool.lock();
-        if let Some(slot) = state.slots.find(change.message) {
-            let slots = &mut state.slots;
-            slots.reschedule(slot, &change.recipients, change.due_at);
-        }
-        Ok(())
+        Ok(self.ready.pop_front())
     }
 }
 
-/// What a moved message's record says of a recipient.
-pub(super) fn standing_of(
-    recipient: u32,
-    mark: &super::slots::Mark,
-    last: Option<(Time, Box<crate::Outcome>)>,
-) -> Standing {
-    Standing {
-        recipient,
-        status: mark.status,
-        attempts: mark.attempts,
-        class: mark.class,
-        due_at: mark.due_at(),
-        last,
+impl Iterator for Recovery {
+    type Item = Result<Recovered, journal::ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let step = self.step();
+        let inner = &self.spool.inner;
+        match &step {
+            // Not after an error: what was not handed out must not be taken for settled.
+            Ok(None) if inner.is_replayed.load(super::Acquire) && !self.has_failed => {
+                inner.is_recovered.store(true, Release);
+            }
+            Err(_) => {
+                self.has_failed = true;
+                self.segments = Some(VecDeque::new());
+                self.ready.clear();
+            }
+            _ => {}
+        }
+        step.transpose()
     }
+}
+
+/// Calls `each` for every record that a segment held at the start.
+///
+/// * `digests`: make one for a segment that is sealed and has none.
+fn each_entry(
+    spool: &Spool,
+    segment: u32,
+    digests: bool,
+    each: &mut dyn FnMut(Entry<'_>),
+) -> Result<(), journal::ReadError> {
+    let inner = &spool.inner;
+    let (journal, start) = (&inner.journal, inner.start);
+    let is_sealed = segment < start.segment();
+    let files = inner.digests.as_ref().filter(|_| is_sealed);
+    if let Some(digest) = files.and_then(|files| Digest::read(&**files, journal, segment)) {
+        digest.entries().for_each(each);
+        return Ok(());
+    }
+    let mut builder = (files.is_some() && digests).then(|| Builder::new(segment));
+    let first = Position::from_u64(u64::from(segment) << 32);
+    journal.scan(first, &mut |at, kind, record| {
+        if at.segment() != segment || at >= start {
+            return ControlFlow::Break(());
+        }
+        if let Some(builder) = &mut builder {
+            builder.add(at, kind, record);
+        }
+        each(Entry {
+            at,
+            kind,
+            record_bytes: record.len() as u32,
+            stem: record,
+        });
+        ControlFlow::Continue(())
+    })?;
+    if let (Some(builder), Some(files)) = (builder, files)
+        && let Err(error) = builder.write(&**files)
+    {
+        tracing::warn!(%error, segment, "no digest was made: the next start takes longer");
+    }
+    Ok(())
+}
+
+fn replay_entry(spool: &Spool, entry: &Entry<'_>) -> Result<(), DecodeError> {
+    match Kind::from_number(entry.kind) {
+        Some(Kind::Accepted) => insert(spool, entry, entry.stem).map(|_| ()),
+        Some(Kind::Event) => replay_event(spool, entry),
+        Some(Kind::Moved) => replay_moved(spool, entry),
+        Some(Kind::Rescheduled) => replay_rescheduled(spool, entry.stem),
+        None => Err(DecodeError::Range("a record's kind")),
+    }
+}
+
+fn insert(spool: &Spool, entry: &Entry<'_>, record: &[u8]) -> Result<Slot, DecodeError> {
+    let outline = codec::skim_message(record)?;
+    let (id, due_at) = (outline.id, outline.due_at);
+    let slots = &mut spool.lock().slots;
+    slots
+        .insert(id, entry.at, entry.record_bytes, outline.recipients, due_at)
+        .ok_or(DecodeError::Range("an id that is in use"))
+}
+
+/// Events of messages that are not there are of ones that were settled long ago.
+fn replay_event(spool: &Spool, entry: &Entry<'_>) -> Result<(), DecodeError> {
+    let change = codec::skim_event(entry.stem)?;
+    let slots = &mut spool.lock().slots;
+    let slot = slots.find(change.message).filter(|slot| {
+        let held = slots.get(*slot);
+        held.is_some_and(|held| held.mark(change.recipient).is_some())
+    });
+    if let Some(slot) = slot {
+        slots.apply(slot, &change, entry.at);
+    }
+    Ok(())
+}
+
+/// What was copied forward is as it was then, whatever came before.
+fn replay_moved(spool: &Spool, entry: &Entry<'_>) -> Result<(), DecodeError> {
+    let moved = codec::decode_moved(entry.stem)?;
+    let record = &entry.stem[moved.message_at..];
+    let id = codec::skim_message(record)?.id;
+    let before = spool.lock().slots.find(id);
+    if let Some(slot) = before {
+        spool.forget(slot);
+    }
+    let slot = insert(spool, entry, record)?;
+    let slots = &mut spool.lock().slots;
+    slots.restore(slot, entry.at, &moved.standings);
+    Ok(())
+}
+
+fn replay_rescheduled(spool: &Spool, record: &[u8]) -> Result<(), DecodeError> {
+    let change = codec::decode_rescheduled(record)?;
+    let slots = &mut spool.lock().slots;
+    if let Some(slot) = slots.find(change.message) {
+        slots.reschedule(slot, &change.recipients, change.due_at);
+    }
+    Ok(())
 }

@@ -14,8 +14,8 @@ use journal::Position;
 use rustc_hash::FxBuildHasher;
 
 use super::Slot;
-use crate::codec::Standing;
-use crate::{Event, MessageId, Status, Time};
+use crate::codec::{Change, Standing};
+use crate::{MessageId, Status, Time};
 
 const CHUNK: usize = 1 << 12;
 const SHARDS: usize = 1 << 6;
@@ -239,22 +239,21 @@ impl Slots {
     }
 
     /// What an event does to its recipient, which must be unsettled. Whether that freed the slot.
-    pub(super) fn apply(&mut self, slot: Slot, event: &Event, at: Position) -> bool {
-        if event.status.is_terminal() {
-            return self.settle(slot, event.recipient);
+    pub(super) fn apply(&mut self, slot: Slot, change: &Change, at: Position) -> bool {
+        if change.status.is_terminal() {
+            return self.settle(slot, change.recipient);
         }
         let entry = self.get_mut(slot).expect("its recipient is unsettled");
-        let mut mark = entry.mark(event.recipient).expect("it is unsettled");
+        let mut mark = entry.mark(change.recipient).expect("it is unsettled");
         mark.last = at;
-        mark.status = event.status;
-        if let Some(due_at) = event.due_at {
+        mark.status = change.status;
+        if let Some(due_at) = change.due_at {
             mark.set_due_at(due_at);
         }
-        if let Some(outcome) = &event.outcome {
-            mark.attempts = outcome.attempt;
-            mark.class = outcome.class;
+        if let Some((attempts, class)) = change.attempt {
+            (mark.attempts, mark.class) = (attempts, class);
         }
-        entry.set_mark(event.recipient, mark);
+        entry.set_mark(change.recipient, mark);
         false
     }
 

@@ -8,6 +8,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use smtp::{Content, Envelope, Recipient};
 
+use super::digest::Digest;
 use super::*;
 use crate::{Priority, Said};
 
@@ -22,8 +23,9 @@ fn journal_in(files: &MemoryFiles, mode: Mode) -> Journal {
     Journal::open(Arc::new(files.clone()), options).unwrap().0
 }
 
-fn options() -> SpoolOptions {
+fn options(files: &MemoryFiles) -> SpoolOptions {
     SpoolOptions {
+        digests: Some(Arc::new(files.clone())),
         cache_bytes_max: 16 << 10,
         pack_bytes_min: 2048,
         slack_bytes: 64 << 10,
@@ -33,7 +35,7 @@ fn options() -> SpoolOptions {
 }
 
 fn open(files: &MemoryFiles, mode: Mode) -> (Spool, Vec<Recovered>) {
-    let (spool, mut recovery) = Spool::open(journal_in(files, mode), options());
+    let (spool, mut recovery) = Spool::open(journal_in(files, mode), options(files));
     let recovered = recovery.by_ref().map(Result::unwrap).collect();
     assert_eq!(recovery.damage(), []);
     (spool, recovered)
@@ -291,6 +293,7 @@ enum Step {
         message: usize,
     },
     Turn,
+    Follow,
     Compact,
     Restart(Cut),
 }
@@ -317,6 +320,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (any::<usize>(), any::<bool>()).prop_map(|(message, one)| Step::Reschedule { message, one }),
         4 => any::<usize>().prop_map(|message| Step::Read { message }),
         6 => Just(Step::Turn),
+        6 => Just(Step::Follow),
         4 => Just(Step::Compact),
         1 => cut.prop_map(Step::Restart),
     ]
@@ -383,6 +387,7 @@ impl Pair {
                 assert_eq!(self.spool.read(slot).unwrap(), message);
             }
             Step::Turn => self.turn(),
+            Step::Follow => drop(self.spool.follow()),
             Step::Compact => {
                 self.turn();
                 self.compact();
@@ -566,7 +571,7 @@ fn history_is_told_of_committed_events_only_in_order_and_again_after_a_restart()
     let with_history = |from| SpoolOptions {
         history: Some(told.clone()),
         history_from: from,
-        ..options()
+        ..options(&files)
     };
     let (spool, _) = Spool::open(journal_in(&files, Mode::Manual), with_history(None));
     let message = Arc::new(message(spool.next_id(NOW), 2, 10));
@@ -602,7 +607,7 @@ fn the_journal_keeps_what_history_has_not_made_durable() {
     let files = MemoryFiles::new();
     let options = SpoolOptions {
         history: Some(Arc::new(Told::default())),
-        ..options()
+        ..options(&files)
     };
     let (spool, recovery) = Spool::open(journal_in(&files, Mode::Inline), options);
     assert_eq!(recovery.count(), 0);
@@ -623,6 +628,46 @@ fn the_journal_keeps_what_history_has_not_made_durable() {
 }
 
 #[test]
+fn a_digest_stands_for_its_segment_and_only_for_that() {
+    let files = MemoryFiles::new();
+    let (spool, _) = open(&files, Mode::Inline);
+    let mut waiting = Vec::new();
+    for _ in 0..30 {
+        let message = Arc::new(message(spool.next_id(NOW), 2, 2500));
+        let (slot, _) = spool.append(message.clone()).unwrap();
+        spool
+            .record(slot, &event(&message, 0, Status::Delivered, 1))
+            .unwrap();
+        spool
+            .record(slot, &event(&message, 1, Status::Deferred, 1))
+            .unwrap();
+        spool.follow();
+        waiting.push(message.id);
+    }
+    drop(spool);
+    let first = journal_in(&files, Mode::Inline).segments()[0].number;
+    let digest = || Digest::read(&files, &journal_in(&files, Mode::Inline), first);
+    assert!(digest().unwrap().entries().count() > 3);
+    // Nothing of the segment's middle is looked at: damage there goes unseen until it is read.
+    let segment = format!("{first:010}.journal");
+    let whole = files.bytes_of(&segment);
+    files.damage(&segment, 4096 + 1000, b"damage");
+    let (_, recovered) = open(&files, Mode::Inline);
+    assert!(recovered.iter().map(|r| r.id).eq(waiting.iter().copied()));
+
+    files.damage(&segment, 0, &whole);
+    for at in [0, 8, 9, 20, 300] {
+        let name = format!("{first:010}.digest");
+        let good = files.bytes_of(&name);
+        files.damage(&name, at, &[good[at as usize] ^ 1]);
+        assert!(digest().is_none(), "{at}");
+        let (_, recovered) = open(&files, Mode::Inline);
+        assert!(recovered.iter().map(|r| r.id).eq(waiting.iter().copied()));
+        assert!(digest().is_some(), "it is made anew");
+    }
+}
+
+#[test]
 fn a_record_that_cannot_be_understood_is_reported_and_the_others_are_there() {
     let files = MemoryFiles::new();
     let (spool, _) = open(&files, Mode::Inline);
@@ -634,7 +679,7 @@ fn a_record_that_cannot_be_understood_is_reported_and_the_others_are_there() {
         .unwrap();
     let (other, _) = spool.journal().append(200, &[b"?"]).unwrap();
     drop(spool);
-    let (_, mut recovery) = Spool::open(journal_in(&files, Mode::Inline), options());
+    let (_, mut recovery) = Spool::open(journal_in(&files, Mode::Inline), options(&files));
     assert_eq!(recovery.by_ref().count(), 1);
     let places: Vec<_> = recovery.damage().iter().map(|damage| damage.at).collect();
     assert_eq!(places, [at, other]);
