@@ -36,6 +36,8 @@ enum Command {
     Demo(cmd::demo::Args),
     /// Run a scripted SMTP server to test and measure against.
     Sink(Box<cmd::sink::Args>),
+    /// Take mail, own it, and deliver it: the engine with its SMTP and HTTP edges.
+    Serve(cmd::serve::Args),
     /// Say what became of a message or of the mail to an address, or how the server is.
     Status(cmd::status::Args),
     /// Show what waits, by site and tenant.
@@ -83,6 +85,7 @@ fn run(command: Command) -> Outcome {
         Command::Bench(args) => cmd::bench::run(&args),
         Command::Demo(args) => cmd::demo::run(&args),
         Command::Sink(args) => cmd::sink::run(&args),
+        Command::Serve(args) => cmd::serve::run(&args),
         Command::Status(args) => cmd::status::run(&args),
         Command::Queue(args) => cmd::queue::run(&args),
         Command::Sites(args) => cmd::sites::run(&args),

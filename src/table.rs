@@ -38,11 +38,13 @@ pub(crate) fn words(value: &Value) -> String {
     let text = match value {
         Value::Null | Value::Bool(false) => "–".to_owned(),
         Value::Bool(true) => "yes".to_owned(),
-        Value::Number(number) => match number.as_f64() {
-            Some(number) if number.fract() != 0.0 => format!("{number:.2}"),
-            _ => number.to_string(),
-        },
+        Value::Number(number) if number.is_f64() => {
+            let text = format!("{:.2}", number.as_f64().unwrap_or_default());
+            text.trim_end_matches('0').trim_end_matches('.').to_owned()
+        }
+        Value::Number(number) => number.to_string(),
         Value::String(text) if text.is_empty() => "–".to_owned(),
+        Value::Array(values) if values.is_empty() => "–".to_owned(),
         Value::String(text) => text.clone(),
         Value::Array(values) => values.iter().map(words).collect::<Vec<_>>().join(", "),
         Value::Object(_) => value.to_string(),
@@ -58,7 +60,7 @@ mod tests {
     #[test]
     fn a_table_has_a_header_and_a_row_for_each_item() {
         let rows = [
-            json!({"a": "x", "b": {"c": 7}}),
+            json!({"a": "x", "b": {"c": 7.5}}),
             json!({"a": "\u{1b}[31mred", "b": null}),
         ];
         let table = of(&[("name", "a"), ("count", "b.c")], &rows);
@@ -68,7 +70,11 @@ mod tests {
             .collect();
         assert_eq!(
             lines,
-            [vec!["name", "count"], vec!["x", "7"], vec!["[31mred", "–"]]
+            [
+                vec!["name", "count"],
+                vec!["x", "7.5"],
+                vec!["[31mred", "–"]
+            ]
         );
     }
 }

@@ -13,6 +13,7 @@ pub(crate) mod queue;
 pub(crate) mod relay;
 pub(crate) mod send;
 pub(crate) mod sendmail;
+pub(crate) mod serve;
 pub(crate) mod sink;
 pub(crate) mod sites;
 pub(crate) mod status;

@@ -60,7 +60,7 @@ fn one(server: &ServerArgs, site: &str) -> Outcome {
 pub(crate) fn fields(object: &Value) -> String {
     let fields = object.as_object().into_iter().flatten();
     let lines =
-        fields.map(|(name, value)| format!("{:18} {}", name.replace('_', " "), words(value)));
+        fields.map(|(name, value)| format!("{:24} {}", name.replace('_', " "), words(value)));
     lines.collect::<Vec<_>>().join("\n")
 }
 
@@ -71,6 +71,9 @@ mod tests {
     #[test]
     fn each_field_has_a_line() {
         let text = fields(&serde_json::json!({"in_flight": 2, "why": "its window"}));
-        assert_eq!(text, "in flight          2\nwhy                its window");
+        assert_eq!(
+            text,
+            "in flight                2\nwhy                      its window"
+        );
     }
 }

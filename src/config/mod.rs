@@ -7,8 +7,9 @@
 //! setting has a unit in its value, or needs none; each has a default, or the table around it
 //! means nothing without it.
 
-pub(crate) mod engine;
+mod convert;
 pub(crate) mod listen;
+pub(crate) mod policy;
 pub(crate) mod read;
 pub(crate) mod route;
 pub(crate) mod settings;
@@ -21,13 +22,13 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
-use smtp::{ClientName, Domain};
+use smtp::Domain;
 use toml::de::DeTable;
 
 pub(crate) use read::{Given, Mistake};
 
-use engine::{Dkim, Dsn, History, Limits, Log, Retry, Suppression};
-use listen::{Identity, Listen};
+use listen::{Listen, Tls};
+use policy::{Dkim, Dsn, History, Limits, Log, Retry, Suppression};
 use read::{Notes, Origin, Section, Shown};
 use route::{Route, Source};
 use tenant::Tenant;
@@ -42,16 +43,17 @@ pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
     /// Our own name.
     pub(crate) host: Domain,
+    /// Folder of templates that messages may name.
+    pub(crate) templates: Option<PathBuf>,
     pub(crate) listen: Listen,
-    /// What we show of ourselves to clients that want TLS.
-    pub(crate) tls: Option<Identity>,
-    /// In the order of the file; the most specific one is taken, not the first.
+    pub(crate) tls: Tls,
+    /// In the order of the file; the first that fits is taken.
     pub(crate) routes: Vec<Route>,
     pub(crate) sources: Vec<Source>,
     pub(crate) tenants: Vec<Tenant>,
     pub(crate) limits: Limits,
     pub(crate) retry: Retry,
-    pub(crate) dkim: Vec<Dkim>,
+    pub(crate) dkim: Dkim,
     pub(crate) dsn: Dsn,
     pub(crate) suppression: Suppression,
     pub(crate) history: History,
@@ -151,16 +153,18 @@ fn read(mut root: Section<'_>, folder: &Path) -> Config {
     let host = toml::Value::String(host_name().to_string()).to_string();
     let host = root.get("host", &host);
     let listen = Listen::read(root.section("listen"));
-    let tls = Identity::read(root.section("tls"), folder);
-    if tls.is_none() && !listen.smtps.is_empty() && !root.has("tls") {
-        root.wrong("listen", "`smtps` needs a certificate: [tls]");
+    let tls = Tls::read(root.section("tls"), folder);
+    if tls.identity.is_none() && !listen.smtps.is_empty() {
+        root.wrong("listen", "`smtps` needs a certificate and its key in [tls]");
     }
+    let templates = root.maybe::<PathBuf>("templates");
     let sources = Source::read_all(&mut root);
     let tenants = Tenant::read_all(&mut root);
     let routes = Route::read_all(&mut root, &sources, &tenants, folder);
     let config = Config {
         data_dir,
         host,
+        templates: templates.map(|path| beside(folder, &path)),
         listen,
         tls,
         routes,
@@ -198,11 +202,6 @@ pub(crate) fn host_name() -> Domain {
     let name = name.nodename().to_str().unwrap_or_default();
     let name = name.parse().ok().filter(|name: &Domain| !name.is_literal());
     name.unwrap_or_else(|| "localhost".parse().expect("a domain"))
-}
-
-/// What we call ourselves to those we dial.
-pub(crate) fn ehlo_name(host: &Domain) -> ClientName {
-    ClientName::from(host.clone())
 }
 
 /// A path of the file: absolute, or beside the file.

@@ -4,46 +4,21 @@ use std::io::Read;
 use std::net::IpAddr;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
+use std::time::Duration;
 
 use client::{Relay, Secret, TlsMode, Wire};
+use engine::route::{Pattern, UnknownPolicy};
 use flow::rate::RateLimit;
-use rustls_pki_types::CertificateDer;
-use smtp::{ClientName, Domain};
+use smtp::ClientName;
 use toml::de::DeValue;
 
 use super::beside;
-use super::listen::certificates;
 use super::read::{Section, Setting};
 use super::settings::{OneOrMany, Word, read_word};
 use super::tenant::Tenant;
 
 /// Longest password file that is read, in octets.
 const PASSWORD_BYTES_MAX: u64 = 64 * 1024;
-
-/// Which recipients a route is for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Pattern {
-    /// `*`: all that no other route is for.
-    Any,
-    /// `*.example.org`: every name below, not the name itself.
-    Below(Domain),
-    /// One domain.
-    Exactly(Domain),
-}
-
-impl FromStr for Pattern {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let domain = |text: &str| text.parse::<Domain>().map_err(|error| error.to_string());
-        match text.strip_prefix("*.") {
-            None if text == "*" => Ok(Self::Any),
-            None => domain(text).map(Self::Exactly),
-            Some(above) => domain(above).map(Self::Below),
-        }
-    }
-}
 
 impl Setting for Pattern {
     fn read(value: &DeValue<'_>) -> Result<Self, String> {
@@ -53,20 +28,11 @@ impl Setting for Pattern {
     }
 }
 
-/// What happens to a recipient whose final reply was lost: delivered or not, nobody knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Unknown {
-    /// Sends again: at worst it arrives twice.
-    Retry,
-    /// Waits for the operator's word.
-    Hold,
-}
-
-impl Word for Unknown {
+impl Word for UnknownPolicy {
     const WORDS: &'static [(&'static str, Self)] = &[("retry", Self::Retry), ("hold", Self::Hold)];
 }
 
-impl Setting for Unknown {
+impl Setting for UnknownPolicy {
     fn read(value: &DeValue<'_>) -> Result<Self, String> {
         read_word(value)
     }
@@ -82,21 +48,16 @@ impl Setting for TlsMode {
 #[derive(Debug, Clone)]
 pub(crate) enum Hops {
     /// The recipients' own mail exchangers (RFC 5321 §5.1).
-    Mx { tls: TlsMode, allow_loopback: bool },
-    /// These, by weight; the others where one does not answer.
-    Relays(Vec<Weighted>),
-}
-
-/// One of several relays.
-#[derive(Debug, Clone)]
-pub(crate) struct Weighted {
-    pub(crate) relay: Relay,
-    pub(crate) weight: NonZeroU16,
+    Mx(TlsMode),
+    /// These: the lowest preference that answers, by weight.
+    Relays(Vec<Relay>),
 }
 
 /// One `[[route]]`.
 #[derive(Debug, Clone)]
 pub(crate) struct Route {
+    /// Unique: operators name the site of a relay by it.
+    pub(crate) name: String,
     pub(crate) domains: Vec<Pattern>,
     /// For this tenant's mail only.
     pub(crate) tenant: Option<String>,
@@ -104,15 +65,18 @@ pub(crate) struct Route {
     /// Names of [`Source`]s; the system chooses where there is none.
     pub(crate) sources: Vec<String>,
     /// Most connections to one site.
-    pub(crate) connections_max: NonZeroU32,
+    pub(crate) connections_max: NonZeroU16,
+    pub(crate) messages_per_connection_max: NonZeroU32,
     /// Most messages to one site.
     pub(crate) rate: Option<RateLimit>,
     pub(crate) wire: Wire,
-    pub(crate) unknown: Unknown,
-    /// Authorities to trust instead of the system's.
-    pub(crate) roots: Option<Vec<CertificateDer<'static>>>,
-    /// Credentials may go over a connection without encryption.
-    pub(crate) plaintext_auth: bool,
+    pub(crate) unknown: UnknownPolicy,
+    /// MX records may lead to this machine.
+    pub(crate) allow_loopback: bool,
+    /// Of mail exchangers.
+    pub(crate) port: NonZeroU16,
+    /// Given up after so long, in place of `[retry]`'s.
+    pub(crate) max_age: Option<Duration>,
 }
 
 impl Route {
@@ -123,60 +87,86 @@ impl Route {
         tenants: &[Tenant],
         folder: &Path,
     ) -> Vec<Self> {
-        let mut seen: Vec<(Pattern, Option<String>)> = Vec::new();
-        let mut routes = Vec::new();
-        for section in root.list("route") {
-            let check = |section: &Section<'_>, route: &Self| {
-                route.check(section, sources, tenants);
-                for domain in &route.domains {
-                    let key = (domain.clone(), route.tenant.clone());
-                    if seen.contains(&key) {
-                        section.wrong("domain", "another route is for the same domain");
-                    }
-                    seen.push(key);
+        let mut routes: Vec<Self> = Vec::new();
+        for mut section in root.list("route") {
+            if let Some(mut route) = Self::read(&mut section, folder) {
+                route.check(&section, sources, tenants);
+                if let Some(other) = route.hidden_by(&routes) {
+                    let text = format!("never used: route {other:?} comes before it");
+                    section.wrong("domain", text);
                 }
-            };
-            routes.extend(Self::read(section, folder, check));
+                route.name_apart_from(&section, &routes);
+                routes.push(route);
+            }
+            section.end();
         }
         routes
     }
 
-    fn read(
-        mut section: Section<'_>,
-        folder: &Path,
-        check: impl FnOnce(&Section<'_>, &Self),
-    ) -> Option<Self> {
+    fn read(section: &mut Section<'_>, folder: &Path) -> Option<Self> {
+        let name: Option<String> = section.maybe("name");
         let domains = section.must::<OneOrMany<Pattern>>("domain");
         let tenant = section.maybe("tenant");
-        let hops = read_hops(&mut section, folder);
+        let hops = read_hops(section, folder);
         let sources = section.get("sources", "[]");
-        let connections_max = section.get("connections_max", "50");
+        let connections_max = section.get("connections_max", "20");
+        let messages_per_connection_max = section.get("messages_per_connection_max", "1000");
         let rate = section.maybe("rate");
         let wire = section.get("wire", "\"overlapped\"");
         let unknown = section.get("unknown", "\"retry\"");
-        let plaintext_auth = section.get("plaintext_auth", "false");
-        let roots = section.maybe("authorities").and_then(|path: PathBuf| {
-            let read = certificates(&beside(folder, &path));
-            read.map_err(|error| section.wrong("authorities", error))
-                .ok()
-        });
-        let route = domains.zip(hops).map(|(OneOrMany(domains), hops)| Self {
+        let allow_loopback = section.get("allow_loopback", "false");
+        let port = section.get("port", "25");
+        let max_age = section.maybe("max_age");
+        let (OneOrMany(domains), hops) = domains.zip(hops)?;
+        Some(Self {
+            name: name.unwrap_or_default(),
             domains,
             tenant,
             hops,
             sources,
             connections_max,
+            messages_per_connection_max,
             rate,
             wire,
             unknown,
-            roots,
-            plaintext_auth,
-        });
-        if let Some(route) = &route {
-            check(&section, route);
+            allow_loopback,
+            port,
+            max_age,
+        })
+    }
+
+    /// An earlier route that takes all of its mail: the first that fits is taken.
+    fn hidden_by<'r>(&self, earlier: &'r [Self]) -> Option<&'r str> {
+        let mut hidden_by = None;
+        for domain in &self.domains {
+            let takes = |other: &&Self| {
+                let is_for_us = other.tenant.is_none() || other.tenant == self.tenant;
+                let takes = |pattern: &Pattern| *pattern == Pattern::All || pattern == domain;
+                is_for_us && other.domains.iter().any(takes)
+            };
+            hidden_by = Some(earlier.iter().find(takes)?.name.as_str());
         }
-        section.end();
-        route
+        hidden_by
+    }
+
+    /// Without a name of its own it has its first relay's, or `mx`, and a number where that is taken.
+    fn name_apart_from(&mut self, section: &Section<'_>, others: &[Self]) {
+        let is_taken = |name: &str| others.iter().any(|other| other.name == name);
+        if !self.name.is_empty() {
+            if is_taken(&self.name) {
+                let text = format_args!("there are two routes {:?}", self.name).to_string();
+                section.wrong("name", text);
+            }
+            return;
+        }
+        let plain = match &self.hops {
+            Hops::Relays(relays) => relays.first().map(|relay| relay.host.to_string()),
+            Hops::Mx(_) => Some("mx".to_owned()),
+        };
+        let plain = plain.unwrap_or_default();
+        let numbered = (2..).map(|number| format!("{plain}-{number}"));
+        let mut names = std::iter::once(plain.clone()).chain(numbered);
+        self.name = names.find(|name| !is_taken(name)).unwrap_or(plain);
     }
 
     fn check(&self, section: &Section<'_>, sources: &[Source], tenants: &[Tenant]) {
@@ -191,7 +181,7 @@ impl Route {
                 section.wrong("tenant", format_args!("there is no [[tenant]] {name:?}"));
             }
         }
-        if matches!(self.hops, Hops::Mx { .. }) && matches!(self.wire, Wire::Windowed(_)) {
+        if matches!(self.hops, Hops::Mx(_)) && matches!(self.wire, Wire::Windowed(_)) {
             let text = "windowed is for a relay that is known to be sound, not for strangers (mx)";
             section.wrong("wire", text);
         }
@@ -202,7 +192,6 @@ impl Route {
 fn read_hops(section: &mut Section<'_>, folder: &Path) -> Option<Hops> {
     let mx = section.get("mx", "false");
     let tls = section.maybe::<TlsMode>("tls");
-    let allow_loopback = section.get("allow_loopback", "false");
     let password = Password::read(section);
     let has_via = section.has("via");
     let relays = read_via(section);
@@ -217,11 +206,7 @@ fn read_hops(section: &mut Section<'_>, folder: &Path) -> Option<Hops> {
             if password.is_given() {
                 section.wrong("", "a password is for `via`; mail exchangers ask for none");
             }
-            let tls = tls.unwrap_or(TlsMode::Opportunistic);
-            return Some(Hops::Mx {
-                tls,
-                allow_loopback,
-            });
+            return Some(Hops::Mx(tls.unwrap_or(TlsMode::Opportunistic)));
         }
         (false, true) => {
             if tls.is_some() {
@@ -239,29 +224,31 @@ fn read_hops(section: &mut Section<'_>, folder: &Path) -> Option<Hops> {
 /// A relay of a route, before its password is known.
 struct Unlocked {
     relay: Relay,
-    weight: NonZeroU16,
     password: Password,
 }
 
-/// `via = "…"`, `via = ["…", "…"]` or `via = [{ relay = "…", weight = 3 }, …]`.
+/// `via = "…"`, `via = ["…", "…"]` or tables: `[{ relay = "…", weight = 3 }, …]`.
 fn read_via(section: &mut Section<'_>) -> Option<Vec<Unlocked>> {
     if !section.holds_tables("via") {
         let relays = section.maybe::<OneOrMany<Relay>>("via")?;
         let unlocked = |relay| Unlocked {
             relay,
-            weight: NonZeroU16::MIN,
             password: Password::default(),
         };
         return Some(relays.0.into_iter().map(unlocked).collect());
     }
     let mut relays = Vec::new();
     for mut section in section.list("via") {
-        let relay = section.must("relay");
-        let weight = section.get("weight", "1");
+        let relay = section.must::<Relay>("relay");
+        let weight: NonZeroU16 = section.get("weight", "1");
+        let preference = section.get("preference", "0");
         let password = Password::read(&mut section);
         relays.extend(relay.map(|relay| Unlocked {
-            relay,
-            weight,
+            relay: Relay {
+                weight: weight.get(),
+                preference,
+                ..relay
+            },
             password,
         }));
         section.end();
@@ -275,7 +262,7 @@ fn finish(
     relays: Vec<Unlocked>,
     password: &Password,
     folder: &Path,
-) -> Vec<Weighted> {
+) -> Vec<Relay> {
     let mut finished = Vec::new();
     for mut unlocked in relays {
         if let Some(user) = unlocked.relay.user.as_deref() {
@@ -292,10 +279,7 @@ fn finish(
                 Err(error) => section.wrong(error.0, error.1),
             }
         }
-        finished.push(Weighted {
-            relay: unlocked.relay,
-            weight: unlocked.weight,
-        });
+        finished.push(unlocked.relay);
     }
     finished
 }

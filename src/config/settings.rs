@@ -14,7 +14,7 @@ use smtp::{ClientName, Domain};
 use toml::de::DeValue;
 
 use super::read::{Setting, nearest};
-use super::units::{self, Share, Size};
+use super::units::{self, Size};
 
 /// Window of `wire = "windowed"` without a number.
 const WINDOW_DEFAULT: u8 = 8;
@@ -96,7 +96,6 @@ macro_rules! from_text {
 from_text! {
     Duration: "a time such as \"5m\"", units::time;
     Size: "a size such as \"20 MiB\"", str::parse::<Size>;
-    Share: "a share such as \"80 %\"", str::parse::<Share>;
     RateLimit: "a rate such as \"100/s\"", str::parse::<RateLimit>;
     SocketAddr: "an address such as \"127.0.0.1:2525\"",
         |text| text.parse::<SocketAddr>().map_err(|_| "write it as 127.0.0.1:2525 or [::1]:2525");
@@ -158,6 +157,12 @@ fn number<T: FromStr>(value: &DeValue<'_>, range: &str) -> Result<T, String> {
 impl Setting for u32 {
     fn read(value: &DeValue<'_>) -> Result<Self, String> {
         number(value, "0 to 4294967295")
+    }
+}
+
+impl Setting for u16 {
+    fn read(value: &DeValue<'_>) -> Result<Self, String> {
+        number(value, "0 to 65535")
     }
 }
 

@@ -1,6 +1,6 @@
 //! `[[tenant]]`: whose mail it is, how we know, and how much they may send.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU16, NonZeroU32};
 
 use flow::rate::RateLimit;
 use server::auth::{Network, PasswordHash};
@@ -21,12 +21,19 @@ pub(crate) struct Tenant {
     pub(crate) networks: Vec<Network>,
     /// Who may submit over SMTP as this tenant.
     pub(crate) users: Vec<User>,
-    /// Recipients a second and the like.
+    /// Recipients that may be handed in, and how many of them at once.
     pub(crate) rate: Option<RateLimit>,
-    /// Recipients a day and the like, all at once if they want.
-    pub(crate) quota: Option<RateLimit>,
+    pub(crate) burst: NonZeroU32,
+    /// Recipients a day (of UTC).
+    pub(crate) daily_max: Option<NonZeroU32>,
+    /// Recipients that may wait.
+    pub(crate) waiting_max: Option<NonZeroU32>,
     /// Share of a site's turn beside other tenants.
-    pub(crate) weight: NonZeroU32,
+    pub(crate) weight: NonZeroU16,
+    /// Messages that leave, to all sites.
+    pub(crate) sending_rate: Option<RateLimit>,
+    /// Messages on the wire at once.
+    pub(crate) in_flight_max: Option<NonZeroU32>,
 }
 
 /// A user of SMTP AUTH.
@@ -58,8 +65,12 @@ impl Tenant {
         }
         let networks = section.get("networks", "[]");
         let rate = section.maybe("rate");
-        let quota = section.maybe("quota");
+        let burst = section.get("burst", "100");
+        let daily_max = section.maybe("daily_max");
+        let waiting_max = section.maybe("waiting_max");
         let weight = section.get("weight", "1");
+        let sending_rate = section.maybe("sending_rate");
+        let in_flight_max = section.maybe("in_flight_max");
         let mut users: Vec<User> = Vec::new();
         for mut section in section.list("user") {
             let name = section.must::<String>("name");
@@ -82,8 +93,12 @@ impl Tenant {
             networks,
             users,
             rate,
-            quota,
+            burst,
+            daily_max,
+            waiting_max,
             weight,
+            sending_rate,
+            in_flight_max,
         })
     }
 }

@@ -5,7 +5,8 @@ use super::*;
 use std::fmt::Write;
 
 use client::{TlsMode, Wire};
-use route::{Hops, Pattern};
+use engine::route::Pattern;
+use route::Hops;
 
 /// Beside files that the tests make.
 fn parse_in(folder: &Path, text: &str) -> Result<Config, Vec<Mistake>> {
@@ -28,7 +29,10 @@ fn right(text: &str) -> Config {
 fn wrong(text: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("empty"), "\n").unwrap();
-    let mistakes = parse_in(folder.path(), text).expect_err(text);
+    let parsed = parse_in(folder.path(), text);
+    let Err(mistakes) = parsed else {
+        panic!("no mistake in\n{text}")
+    };
     let mut lines = String::new();
     for mistake in mistakes {
         let line = mistake.line.map_or("-".to_owned(), |line| line.to_string());
@@ -41,9 +45,9 @@ fn wrong(text: &str) -> String {
 fn an_empty_file_is_right_and_means_loopback_only() {
     let config = right("");
     assert_eq!(config.listen.smtp, ["127.0.0.1:2525".parse().unwrap()]);
-    assert_eq!(config.listen.http, Some("127.0.0.1:8025".parse().unwrap()));
+    assert_eq!(config.listen.http, "127.0.0.1:8025".parse().unwrap());
     assert!(config.listen.smtps.is_empty() && config.listen.trust_loopback);
-    assert!(config.tls.is_none() && config.routes.is_empty());
+    assert!(config.tls.identity.is_none() && config.routes.is_empty());
     assert_eq!(config.limits.message_max.0, 50 << 20);
     assert_eq!(config.retry.max_age.as_secs(), 5 * 86_400);
 }
@@ -62,11 +66,11 @@ fn a_small_useful_file() {
         "#,
     );
     let route = &config.routes[0];
-    assert_eq!(route.domains, [Pattern::Any]);
+    assert_eq!(route.domains, [Pattern::All]);
     let Hops::Relays(relays) = &route.hops else {
         panic!("{route:?}")
     };
-    let relay = &relays[0].relay;
+    let relay = &relays[0];
     assert_eq!((relay.port, relay.tls), (587, TlsMode::Required));
     assert_eq!(relay.password.as_ref().unwrap().expose(), "s3cret");
 }
@@ -86,7 +90,7 @@ fn a_file_that_says_all_it_can() {
         name = "shop"
         networks = ["10.0.0.0/8", "2001:db8::/32"]
         rate = "100/s"
-        quota = "100000/day"
+        daily_max = 100000
         weight = 2
         user = [{ name = "shop", password_hash = "HASH" }]
         [[route]]
@@ -103,7 +107,7 @@ fn a_file_that_says_all_it_can() {
         wire = "windowed:4"
         via = [
             { relay = "smtp://one.example", weight = 3 },
-            { relay = "smtps://u@two.example", password_file = "password" },
+            { relay = "smtps://u@two.example", password_file = "password", preference = 7 },
         ]
         [retry]
         max_age = "2d"
@@ -112,15 +116,17 @@ fn a_file_that_says_all_it_can() {
     );
     assert_eq!(config.tenants[0].users[0].name, "shop");
     assert_eq!(config.routes[0].domains.len(), 2);
-    let Hops::Mx { tls, .. } = config.routes[0].hops else {
+    let Hops::Mx(tls) = config.routes[0].hops else {
         panic!("no mx")
     };
     assert_eq!(tls, TlsMode::Required);
+    let names = config.routes.iter().map(|route| route.name.as_str());
+    assert_eq!(names.collect::<Vec<_>>(), ["mx", "one.example"]);
     let Hops::Relays(relays) = &config.routes[1].hops else {
         panic!("no relays")
     };
-    assert_eq!(relays[0].weight.get(), 3);
-    assert!(relays[1].relay.password.is_some());
+    assert_eq!((relays[0].weight, relays[1].preference), (3, 7));
+    assert!(relays[1].password.is_some());
     assert_eq!(config.routes[1].wire, Wire::Windowed(4));
     let greylisted = config.retry.curves[3].1;
     assert_eq!(greylisted.first.as_secs(), 300);
@@ -178,9 +184,13 @@ fn a_mistake_says_what_is_wrong_in_words() {
         ),
         (
             "[tls]\nkey = \"no-such\"",
-            "1 tls: `certificate` is missing",
+            "2 tls.key: without its `certificate`",
         ),
-        ("[tls]\nkey = \"no-such\"", "2 tls.key: "),
+        (
+            "[tls]\nkey = \"a\"\ncertificate = \"no-such\"",
+            "3 tls.certificate: ",
+        ),
+        ("[tls]\nauthorities = \"empty\"", "2 tls.authorities: "),
         ("[[route]]\nmx = true", "1 route[0]: `domain` is missing"),
         (
             "[[route]]\ndomain = []\nmx = true",
@@ -244,7 +254,7 @@ fn a_mistake_says_what_is_wrong_in_words() {
         ),
         (
             "[[route]]\ndomain = \"*\"\nmx = true\n[[route]]\ndomain = \"*\"\nmx = true",
-            "5 route[1].domain: another route",
+            "5 route[1].domain: never used: route \"mx\" comes before it",
         ),
         (
             "[[source]]\nname = \"a\"\nip = \"a\"",
@@ -267,7 +277,7 @@ fn a_mistake_says_what_is_wrong_in_words() {
             "2 limits.message_max: every server takes 64 KiB",
         ),
         (
-            "[retry]\nconnect = { first = \"2h\" }",
+            "[retry]\nconnect = { first = \"5h\" }",
             "retry.connect.first: is 100ms or more",
         ),
         (
@@ -286,6 +296,33 @@ fn a_mistake_says_what_is_wrong_in_words() {
         let mistakes = wrong(text);
         let says = mistakes.lines().any(|line| line.contains(want));
         assert!(says, "{text}\nwant {want:?}, not\n{mistakes}");
+    }
+}
+
+#[test]
+fn a_route_is_hidden_only_by_one_that_takes_all_of_its_mail() {
+    let route = |domain: &str, tenant: &str| {
+        let tenant = match tenant {
+            "" => String::new(),
+            name => format!("tenant = \"{name}\"\n"),
+        };
+        format!("[[route]]\nmx = true\ndomain = {domain}\n{tenant}")
+    };
+    for (first, second, is_hidden) in [
+        (("\"*\"", ""), ("\"a.example\"", ""), true),
+        (("\"*\"", ""), ("\"*\"", "default"), true),
+        (("\"*\"", "default"), ("\"*\"", ""), false),
+        (("\"a.example\"", ""), ("\"*\"", ""), false),
+        (
+            ("\"a.example\"", ""),
+            ("[\"a.example\", \"b.example\"]", ""),
+            false,
+        ),
+        (("\"*.example\"", ""), ("\"*.example\"", ""), true),
+    ] {
+        let text = route(first.0, first.1) + &route(second.0, second.1);
+        let parsed = parse_in(Path::new(""), &text);
+        assert_eq!(parsed.is_err(), is_hidden, "{text}");
     }
 }
 

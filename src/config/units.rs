@@ -1,4 +1,4 @@
-//! Values with a unit, as people write them: `5m`, `20 MiB`, `80 %`.
+//! Values with a unit, as people write them: `5m`, `20 MiB`.
 //!
 //! A number without a unit is a mistake, and so is a fraction: both have been misread before.
 
@@ -63,22 +63,6 @@ pub(crate) fn time(text: &str) -> Result<Duration, UnitError> {
     let time = number.checked_mul(factor).map(Duration::from_millis);
     time.filter(|time| *time <= TIME_MAX)
         .ok_or(UnitError::TooMuch("3650d"))
-}
-
-/// A share of the whole: `80 %`, from 1 to 100.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Share(pub(crate) f64);
-
-impl FromStr for Share {
-    type Err = UnitError;
-
-    fn from_str(text: &str) -> Result<Self, UnitError> {
-        match split(text, &[("%", 1)])? {
-            (percent @ 1..=100, _) => Ok(Self(percent as f64 / 100.0)),
-            (0, _) => Err(UnitError::Number),
-            _ => Err(UnitError::TooMuch("100 %")),
-        }
-    }
 }
 
 /// The number and what its unit stands for.
@@ -146,20 +130,6 @@ mod tests {
             ("20 MiB ", None),
         ] {
             assert_eq!(text.parse().ok(), octets.map(Size), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn a_share_is_one_to_a_hundred_per_cent() {
-        for (text, share) in [
-            ("80 %", Some(0.8)),
-            ("100%", Some(1.0)),
-            ("0 %", None),
-            ("101 %", None),
-            ("0.8", None),
-            ("80", None),
-        ] {
-            assert_eq!(text.parse().ok(), share.map(Share), "{text:?}");
         }
     }
 

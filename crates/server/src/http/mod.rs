@@ -41,7 +41,7 @@ use crate::auth::Access;
 use crate::metrics::Metrics;
 pub use keys::{load as load_keys, make as make_key};
 use problem::{Kind, Problem};
-pub use serve::serve;
+pub use serve::{listen, serve};
 pub use templates::{Templates, TemplatesError};
 
 /// Ceilings of the HTTP edge.

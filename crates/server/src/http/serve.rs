@@ -1,6 +1,8 @@
 //! Connections: taken up to a limit, each with limits on its header sections, drained at the end.
 
 use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +21,14 @@ use super::routes::router;
 const HEADERS_MAX: usize = 64;
 /// How long to wait after the system had no room for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Listens on an address; port 0 takes a free one. Needs a tokio runtime.
+///
+/// # Errors
+/// What the system says.
+pub async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address).await
+}
 
 /// Serves until `stop` resolves, then lets requests in flight end within `grace`. Event streams
 /// are ended at once, with an event that says so.

@@ -4,15 +4,19 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use flow::rate::RateLimit;
 use flow::retry::ErrorClass;
-use message::dkim::{Signer, SigningKey};
+use message::dkim::{IdentityError, Signer, SigningKey};
 use smtp::Domain;
 use toml::de::DeValue;
 
 use super::beside;
 use super::read::{Section, Setting};
 use super::settings::{Word, read_word};
-use super::units::{Share, Size};
+use super::units::Size;
+
+/// Recipients of one message that the engine can tell apart.
+const RECIPIENTS_MAX: u32 = 32_767;
 
 /// `[limits]`: ceilings that protect the machine.
 #[derive(Debug, Clone)]
@@ -23,18 +27,20 @@ pub(crate) struct Limits {
     pub(crate) recipients_max: NonZeroU32,
     /// SMTP connections in.
     pub(crate) connections_max: NonZeroU32,
-    /// Of them, from one client.
-    pub(crate) connections_per_client_max: NonZeroU32,
+    /// Of them, from one address that no network, user or key names.
+    pub(crate) connections_per_stranger_max: NonZeroU32,
+    /// Of them, one tenant's.
+    pub(crate) connections_per_tenant_max: Option<NonZeroU32>,
     /// A client that says nothing for so long is cut.
     pub(crate) idle_max: Duration,
     /// Commands in error after which a client is cut.
     pub(crate) errors_max: NonZeroU32,
     /// Messages on the wire at once.
     pub(crate) in_flight_max: NonZeroU32,
+    /// Messages that leave, to all sites.
+    pub(crate) rate: Option<RateLimit>,
     /// How far ahead a message may be scheduled.
     pub(crate) ahead_max: Duration,
-    /// CPU above which we slow down.
-    pub(crate) cpu_max: Share,
     /// Memory near which we slow down; the cgroup's limit where there is none.
     pub(crate) memory_max: Option<Size>,
     /// Free disk below which nothing is accepted.
@@ -49,12 +55,13 @@ impl Limits {
             message_max: section.get("message_max", "\"50 MiB\""),
             recipients_max: section.get("recipients_max", "1000"),
             connections_max: section.get("connections_max", "10000"),
-            connections_per_client_max: section.get("connections_per_client_max", "10000"),
+            connections_per_stranger_max: section.get("connections_per_stranger_max", "50"),
+            connections_per_tenant_max: section.maybe("connections_per_tenant_max"),
             idle_max: section.get("idle_max", "\"5m\""),
             errors_max: section.get("errors_max", "20"),
-            in_flight_max: section.get("in_flight_max", "2000"),
+            in_flight_max: section.get("in_flight_max", "20000"),
+            rate: section.maybe("rate"),
             ahead_max: section.get("ahead_max", "\"30d\""),
-            cpu_max: section.get("cpu_max", "\"80 %\""),
             memory_max: section.maybe("memory_max"),
             disk_free_min: section.get("disk_free_min", "\"512 MiB\""),
             drain_max: section.get("drain_max", "\"30s\""),
@@ -65,11 +72,13 @@ impl Limits {
                 "every server takes 64 KiB (RFC 5321 §4.5.3.1.7)",
             );
         }
-        if limits.recipients_max.get() < 100 {
-            section.wrong(
+        match limits.recipients_max.get() {
+            100..=RECIPIENTS_MAX => {}
+            0..100 => section.wrong(
                 "recipients_max",
                 "every server takes 100 (RFC 5321 §4.5.3.1.8)",
-            );
+            ),
+            _ => section.wrong("recipients_max", format_args!("is over {RECIPIENTS_MAX}")),
         }
         section.end();
         limits
@@ -94,12 +103,12 @@ pub(crate) struct Retry {
 
 /// Class, its table, and its default.
 const CURVES: &[(ErrorClass, &str, &str, &str)] = &[
-    (ErrorClass::Connect, "connect", "\"1m\"", "\"1h\""),
-    (ErrorClass::Handshake, "handshake", "\"2m\"", "\"1h\""),
-    (ErrorClass::Throttled, "throttled", "\"1m\"", "\"30m\""),
-    (ErrorClass::Greylisted, "greylisted", "\"6m\"", "\"1h\""),
-    (ErrorClass::MailboxFull, "mailbox_full", "\"30m\"", "\"4h\""),
-    (ErrorClass::Transient, "transient", "\"5m\"", "\"2h\""),
+    (ErrorClass::Connect, "connect", "\"5m\"", "\"4h\""),
+    (ErrorClass::Handshake, "handshake", "\"5m\"", "\"4h\""),
+    (ErrorClass::Throttled, "throttled", "\"5m\"", "\"4h\""),
+    (ErrorClass::Greylisted, "greylisted", "\"5m\"", "\"5m\""),
+    (ErrorClass::MailboxFull, "mailbox_full", "\"1h\"", "\"4h\""),
+    (ErrorClass::Transient, "transient", "\"15m\"", "\"4h\""),
 ];
 
 impl Retry {
@@ -126,54 +135,50 @@ impl Retry {
     }
 }
 
-/// One `[[dkim]]`: signs mail from a domain.
-#[derive(Debug, Clone)]
-pub(crate) struct Dkim {
-    pub(crate) domain: Domain,
-    pub(crate) selector: String,
-    /// PEM, read and found to be a key.
-    pub(crate) key: PathBuf,
-}
+/// All `[[dkim]]`: who signs mail from a domain. Two for one domain both sign.
+#[derive(Debug, Default)]
+pub(crate) struct Dkim(pub(crate) Vec<(Domain, Signer)>);
 
 impl Dkim {
-    pub(super) fn read_all(root: &mut Section<'_>, folder: &Path) -> Vec<Self> {
-        let sections = root.list("dkim");
-        sections
-            .into_iter()
-            .filter_map(|section| Self::read(section, folder))
-            .collect()
-    }
-
-    fn read(mut section: Section<'_>, folder: &Path) -> Option<Self> {
-        let domain = section.must("domain");
-        let selector = section.must("selector");
-        let key = section.must::<PathBuf>("key");
-        let dkim = domain.zip(selector).zip(key);
-        let dkim = dkim.map(|((domain, selector), key)| Self {
-            domain,
-            selector,
-            key: beside(folder, &key),
-        });
-        if let Some(dkim) = &dkim {
-            if let Err((key, error)) = dkim.signer() {
-                section.wrong(key, error);
+    pub(super) fn read_all(root: &mut Section<'_>, folder: &Path) -> Self {
+        let mut all = Self::default();
+        for mut section in root.list("dkim") {
+            let domain = section.must::<Domain>("domain");
+            let selector = section.must::<String>("selector");
+            let key = section.must::<PathBuf>("key");
+            let key = key.and_then(|path| {
+                let key = signing_key(&beside(folder, &path));
+                key.map_err(|error| section.wrong("key", error)).ok()
+            });
+            if let (Some(domain), Some(selector), Some(key)) = (domain, selector, key) {
+                let added = all.add(domain, &selector, key);
+                let _ = added.map_err(|error| section.wrong("selector", error));
             }
+            section.end();
         }
-        section.end();
-        dkim
+        all
     }
 
-    /// The signer, or which setting is wrong and why.
-    pub(crate) fn signer(&self) -> Result<Signer, (&'static str, String)> {
-        let named = |error: &dyn std::fmt::Display| {
-            let path = self.key.display();
-            ("key", format!("{path}: {error}"))
+    fn add(
+        &mut self,
+        domain: Domain,
+        selector: &str,
+        key: SigningKey,
+    ) -> Result<(), IdentityError> {
+        let known = self.0.iter().position(|(known, _)| *known == domain);
+        let signer = match known.map(|index| self.0.swap_remove(index)) {
+            None => Signer::new(domain.clone(), selector, key)?,
+            Some((_, signer)) => signer.and(domain.clone(), selector, key)?,
         };
-        let pem = std::fs::read(&self.key).map_err(|error| named(&error))?;
-        let key = SigningKey::from_pem(&pem).map_err(|error| named(&error))?;
-        let signer = Signer::new(self.domain.clone(), &self.selector, key);
-        signer.map_err(|error| ("selector", error.to_string()))
+        self.0.push((domain, signer));
+        Ok(())
     }
+}
+
+fn signing_key(path: &Path) -> Result<SigningKey, String> {
+    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let pem = std::fs::read(path).map_err(|error| named(&error))?;
+    SigningKey::from_pem(&pem).map_err(|error| named(&error))
 }
 
 /// `[dsn]`: what we write to the reverse-path (RFC 3464).
@@ -211,7 +216,7 @@ impl Suppression {
 }
 
 /// `[history]`: how long it is known what became of a message.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct History {
     pub(crate) age_max: Duration,
     pub(crate) size_max: Size,
