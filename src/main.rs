@@ -46,8 +46,8 @@ enum Command {
     Sites(cmd::sites::Args),
     /// Show what happened to each recipient, or follow it as it happens.
     Events(Box<cmd::events::Args>),
-    /// Send what waits now.
-    Retry(cmd::levers::Args),
+    /// Send now what waits, or take up again what failed.
+    Retry(cmd::levers::RetryArgs),
     /// Take back what is not on its way yet.
     Cancel(cmd::levers::Args),
     /// Stop sending to a site, or for a tenant; survives a restart.

@@ -1,7 +1,7 @@
 //! `mailrail retry`, `cancel`, `suspend` and `resume`: an operator's hand on what waits.
 
 use clap::ArgGroup;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use store::MessageId;
 
 use super::api::ServerArgs;
@@ -32,6 +32,25 @@ pub(crate) struct Args {
     server: ServerArgs,
 }
 
+/// Flags of `mailrail retry`.
+#[derive(clap::Args)]
+pub(crate) struct RetryArgs {
+    #[command(flatten)]
+    which: Args,
+
+    /// What bounced or expired, not what waits
+    #[arg(long, requires = "since", group = "selection")]
+    failed: bool,
+
+    /// Of what failed: then or later; 2026-08-05T11:52:01Z, or so long ago, as 24h
+    #[arg(long, value_name = "TIME", requires = "failed")]
+    since: Option<String>,
+
+    /// Of what failed: how often a recipient may be taken up over its life [default: 3]
+    #[arg(long, value_name = "N", requires = "failed")]
+    times_max: Option<u16>,
+}
+
 /// Which sites and tenants are meant.
 #[derive(clap::Args)]
 struct PlaceArgs {
@@ -60,9 +79,24 @@ pub(crate) struct PlacesArgs {
 }
 
 /// `mailrail retry`.
-pub(crate) fn retry(args: &Args) -> Outcome {
-    let done = args.pull("/queue/retry")?;
-    report(&args.server, &done, "due now")
+pub(crate) fn retry(args: &RetryArgs) -> Outcome {
+    let Some(since) = &args.since else {
+        let done = args.which.pull("/queue/retry")?;
+        return report(&args.which.server, &done, "due now");
+    };
+    let mut failed = json!({ "since": since });
+    let selection = args.which.selection()?;
+    if selection
+        .as_object()
+        .is_some_and(|conditions| !conditions.is_empty())
+    {
+        failed["where"] = selection;
+    }
+    if let Some(times_max) = args.times_max {
+        failed["times_max"] = times_max.into();
+    }
+    let done = args.which.server.api()?.post("/retry", &failed)?;
+    report(&args.which.server, &done, "taken up again")
 }
 
 /// `mailrail cancel`.

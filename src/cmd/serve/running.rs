@@ -56,7 +56,8 @@ impl Running {
             engine.clone(),
         )
         .or_exit(Exit::Unavailable)?;
-        let metrics = Arc::new(Metrics::default());
+        let metrics = Arc::new(Metrics::new(&engine));
+        tokio::spawn(follow(Arc::clone(&metrics), engine.clone()));
         let api = Api::new(
             engine.clone(),
             access.clone(),
@@ -201,6 +202,11 @@ impl Running {
         listening::remove(&self.config.data_dir);
         tracing::info!("drained");
     }
+}
+
+/// Until the engine ends.
+async fn follow(metrics: Arc<Metrics>, engine: Engine) {
+    metrics.follow(&engine).await;
 }
 
 /// There is mail in it, which is nobody else's business.
