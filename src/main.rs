@@ -101,3 +101,15 @@ fn run(command: Command) -> Outcome {
         Command::Dkim(args) => cmd::dkim::run(&args),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn all_flags_go_together() {
+        Cli::command().debug_assert();
+    }
+}

@@ -25,6 +25,7 @@ pub(crate) const COLUMNS: &[Column] = &[
 
 /// Flags of `mailrail events` without a subcommand.
 #[derive(clap::Args)]
+#[group(skip)]
 pub(crate) struct Args {
     /// Print each event as it happens, until interrupted
     #[arg(long, short)]
