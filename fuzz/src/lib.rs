@@ -14,6 +14,7 @@ mod content;
 mod dialogue;
 mod eml;
 mod handshake;
+mod intake;
 pub mod mutate;
 mod replies;
 mod server;
@@ -44,5 +45,6 @@ pub const TARGETS: &[Target] = &[
     dialogue::TARGET,
     handshake::TARGET,
     eml::TARGET,
+    intake::TARGET,
     composing::TARGET,
 ];

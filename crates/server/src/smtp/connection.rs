@@ -138,6 +138,8 @@ impl<A: Acceptor> Connection<A> {
 
     /// Settles, writes, reads; in this order, so that a reply goes out before more is asked for.
     fn poll_woken(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Woken>> {
+        // First, so that no change is missed that comes while the rest is looked at.
+        self.seat.listen(context);
         self.settle(context);
         let written = self.poll_written(context)?;
         let unwritten = self.server.output().len() - self.written;
@@ -154,9 +156,9 @@ impl<A: Acceptor> Connection<A> {
             return Poll::Ready(Ok(Woken::Drained));
         }
         // Who waits for our disk is not idle.
-        match self.seat.poll_overdue(context) {
-            Poll::Ready(()) if self.owed.is_empty() => Poll::Ready(Ok(Woken::Overdue)),
-            _ => Poll::Pending,
+        match self.owed.is_empty() && self.seat.is_overdue() {
+            true => Poll::Ready(Ok(Woken::Overdue)),
+            false => Poll::Pending,
         }
     }
 
@@ -238,11 +240,15 @@ impl<A: Acceptor> Connection<A> {
         Next::Close
     }
 
-    /// Waits until every reply is given and written.
+    /// Waits until every reply is given and written. Where the edge stops before that, what is owed
+    /// stays untold: the client cannot know then, and nor do we (RFC 1047).
     async fn settle_all(&mut self) -> io::Result<()> {
         poll_fn(|context| {
+            // Without a deadline: this is our disk's time.
+            self.seat.listen(context);
             self.settle(context);
-            match self.owed.is_empty() {
+            let stops = self.seat.roster().phase() == Phase::Stopped;
+            match self.owed.is_empty() || stops {
                 true => Poll::Ready(()),
                 false => Poll::Pending,
             }

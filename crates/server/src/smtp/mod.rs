@@ -24,6 +24,8 @@ mod config;
 mod connection;
 mod counters;
 mod edge;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gather;
 mod header;
 mod roster;

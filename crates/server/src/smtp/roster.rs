@@ -156,13 +156,15 @@ impl Taken {
         self.0.due.store(due.0, Relaxed);
     }
 
-    /// Whether it is overdue. If not, the task is woken when it is, or when the phase changes.
-    pub(crate) fn poll_overdue(&self, context: &mut Context<'_>) -> Poll<()> {
+    /// The task is woken when it is overdue, or when the phase changes. To be called before either
+    /// is looked at.
+    pub(crate) fn listen(&self, context: &Context<'_>) {
         self.0.waker.register(context.waker());
-        match self.0.due.load(Relaxed) <= self.0.roster.now.load(Relaxed) {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
-        }
+    }
+
+    /// Whether what must have happened has not.
+    pub(crate) fn is_overdue(&self) -> bool {
+        self.0.due.load(Relaxed) <= self.0.roster.now.load(Relaxed)
     }
 
     /// What `work` gives; `None` if that takes longer than `time`, or the edge stops.
@@ -177,8 +179,8 @@ impl Taken {
             if let Poll::Ready(done) = work.as_mut().poll(context) {
                 return Poll::Ready(Some(done));
             }
-            let is_over = self.poll_overdue(context).is_ready();
-            match is_over || self.roster().phase() == Phase::Stopped {
+            self.listen(context);
+            match self.is_overdue() || self.roster().phase() == Phase::Stopped {
                 true => Poll::Ready(None),
                 false => Poll::Pending,
             }
