@@ -322,24 +322,26 @@ async fn connect_and_run(mut guard: SlotGuard) {
 
 impl Shared {
     /// Dials the endpoints in order of preference until one answers, those that have failed lately
-    /// after all others; gives the last failure.
+    /// after all others; gives the last failure. Who waits for this connection hears of a failure
+    /// before his deadline: no further endpoint is tried in the second half of that time.
     async fn dial(&self) -> Result<(usize, Dialed), Failure> {
+        let start = self.now();
         let mut failure = gone();
-        let mut unpromising = Vec::new();
-        for endpoint in self.endpoints.order() {
-            if !self.endpoints.is_promising(endpoint, self.now()) {
-                unpromising.push(endpoint);
-                continue;
-            }
-            match self.dial_endpoint(endpoint).await {
-                Ok(dialed) => return Ok((endpoint, dialed)),
-                Err(last) => failure = last,
-            }
-        }
-        for endpoint in unpromising {
-            match self.dial_endpoint(endpoint).await {
-                Ok(dialed) => return Ok((endpoint, dialed)),
-                Err(last) => failure = last,
+        let mut untried = self.endpoints.order();
+        for is_last_round in [false, true] {
+            for endpoint in std::mem::take(&mut untried) {
+                let now = self.now();
+                if !is_last_round && !self.endpoints.is_promising(endpoint, now) {
+                    untried.push(endpoint);
+                    continue;
+                }
+                if now - start > self.config.wait_max / 2 {
+                    return Err(failure);
+                }
+                match self.dial_endpoint(endpoint).await {
+                    Ok(dialed) => return Ok((endpoint, dialed)),
+                    Err(last) => failure = last,
+                }
             }
         }
         Err(failure)

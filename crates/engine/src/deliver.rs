@@ -22,9 +22,10 @@ use tokio::time::Instant;
 use crate::dispose::{self, Feedback, Verdict};
 use crate::route::{Resolved, Source, UnknownPolicy, Via};
 
-/// How long a message may wait inside the pool for a connection: the schedule grants what the
-/// window allows, so this ends only what got stuck.
-const WAIT_MAX: Duration = Duration::from_secs(120);
+/// How long a message may wait inside the pool for a connection. The schedule grants what the window
+/// allows, so this ends only what got stuck: it is longer than any step of making a connection, whose
+/// failure says more than that nothing came.
+const WAIT_MAX: Duration = Duration::from_secs(330);
 
 /// Makes attempts. Shared by all who deliver.
 pub struct Deliverer {
