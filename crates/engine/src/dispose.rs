@@ -17,12 +17,13 @@
 //!
 //! Every function here is total; a recipient is never lost between two rows.
 
+use std::time::Duration;
+
 use client::{Accepted, Cause, Failure, Kind, Stage, Timings};
 use flow::retry::ErrorClass;
 use smtp::client::BeginError;
 use smtp::{EnhancedStatus, Reply};
-use std::time::Duration;
-use store::{Said, Status, Time};
+use store::{Outcome, Said, Status, Time};
 
 use crate::route::{ResolveError, UnknownPolicy};
 
@@ -291,6 +292,16 @@ fn speaks_of_rate(text: &str) -> bool {
     ];
     let mut words = text.split(|c: char| !c.is_ascii_alphanumeric());
     words.any(|word| WORDS.contains(&word)) || PHRASES.iter().any(|phrase| text.contains(phrase))
+}
+
+/// Whether a server refused a recipient as one that is not there (RFC 3463 §3.2), so that more mail
+/// to it would count against us. 5.1.7 and 5.1.8 speak of the reverse-path.
+#[must_use]
+pub fn is_gone(outcome: &Outcome) -> bool {
+    let is_address = |status: EnhancedStatus| {
+        status.class() == 5 && status.subject() == 1 && !matches!(status.detail(), 7 | 8)
+    };
+    &*outcome.stage == Stage::Rcpt.name() && outcome.said.enhanced.is_some_and(is_address)
 }
 
 /// What was said, or what we say in its place.

@@ -15,7 +15,7 @@ use memchr::memmem;
 use smtp::{
     Address, Content, Domain, EnhancedStatus, Envelope, Notify, Recipient, Ret, ReversePath,
 };
-use store::{Message, MessageId, Outcome, Time};
+use store::{Message, MessageId, Outcome, Status, Time};
 
 /// A message asked for in full is returned up to this size, in octets; above, its header section is.
 pub const FULL_BYTES_MAX: usize = 256 * 1024;
@@ -39,6 +39,21 @@ pub enum Action {
 }
 
 impl Action {
+    /// What a recipient's new state is told as; `None` where nothing is.
+    #[must_use]
+    pub fn of(status: Status) -> Option<Self> {
+        match status {
+            Status::Bounced => Some(Self::Failed),
+            Status::Expired => Some(Self::Expired),
+            Status::Deferred => Some(Self::Delayed),
+            Status::Accepted
+            | Status::Held
+            | Status::Delivered
+            | Status::Suppressed
+            | Status::Canceled => None,
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Failed | Self::Expired => "failed",

@@ -1,3 +1,5 @@
+//! Attempts against scripted servers.
+
 use client::TlsMode;
 use flow::retry::ErrorClass;
 use sink::{Action, Builder, Rule, Sink};

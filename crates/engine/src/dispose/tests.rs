@@ -1,3 +1,5 @@
+//! What servers say, row by row, and that no case is missing.
+
 use std::io;
 use std::sync::Arc;
 
@@ -336,6 +338,32 @@ fn a_long_text_is_cut_between_characters() {
     let text = "é".repeat(TEXT_LEN_MAX);
     let failure = replied(Stage::Rcpt, &format!("550 {text}"));
     assert_eq!(said(&Err(failure)).text.len(), TEXT_LEN_MAX);
+}
+
+#[test]
+fn only_a_recipient_that_a_server_does_not_know_is_gone() {
+    for (stage, status, want) in [
+        ("rcpt", Some((5, 1, 1)), true),
+        ("rcpt", Some((5, 1, 10)), true),
+        ("rcpt", Some((5, 1, 8)), false),
+        ("rcpt", Some((4, 1, 1)), false),
+        ("rcpt", Some((5, 2, 1)), false),
+        ("rcpt", None, false),
+        ("mail", Some((5, 1, 1)), false),
+        ("dns", Some((5, 1, 2)), false),
+    ] {
+        let enhanced = status.and_then(|(a, b, c)| EnhancedStatus::new(a, b, c));
+        let outcome = Outcome {
+            stage: stage.into(),
+            said: Said {
+                code: 550,
+                enhanced,
+                ..Said::default()
+            },
+            ..Outcome::default()
+        };
+        assert_eq!(is_gone(&outcome), want, "{stage} {status:?}");
+    }
 }
 
 fn stage() -> impl Strategy<Value = Stage> {

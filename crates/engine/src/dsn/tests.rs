@@ -1,3 +1,5 @@
+//! Notices, read back by two parsers that are not ours.
+
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::sync::Arc;

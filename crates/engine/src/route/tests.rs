@@ -1,3 +1,5 @@
+//! Resolution against a DNS of a few lines, and hickory against one over UDP.
+
 use std::sync::atomic::Ordering;
 
 use super::zone::Zone;
