@@ -1,0 +1,324 @@
+//! accept, spool, and into the schedule: what happens before a message waits for its turn.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use smtp::Content;
+use tokio::runtime::Handle;
+use store::{Commit, CommitError, Event, Message, MessageId, Outcome, Said, Slot, Status, Time};
+
+use crate::accept::{AcceptError, Accepted};
+use crate::core::Core;
+use crate::submission::{Options, Submission};
+
+/// Longest subject that is kept, in characters.
+const SUBJECT_LEN_MAX: usize = 200;
+
+impl Core {
+    /// Checks a message and puts it into the commit group being filled.
+    pub(crate) fn begin_accept(
+        self: &Arc<Self>,
+        submission: Submission,
+    ) -> Result<Taking, AcceptError> {
+        let taking = self.admit(&submission).and_then(|()| self.take(submission));
+        if taking.is_err() {
+            self.counters.refused.add(1);
+        }
+        taking
+    }
+
+    /// All that may speak against a message.
+    fn admit(&self, submission: &Submission) -> Result<(), AcceptError> {
+        self.gate.check()?;
+        let settings = self.settings.load();
+        let limits = &settings.limits;
+        let (size_bytes, size_bytes_max) = (submission.content.len(), limits.message_bytes_max);
+        if size_bytes > size_bytes_max {
+            return Err(AcceptError::TooLarge {
+                size_bytes,
+                size_bytes_max,
+            });
+        }
+        let recipients = submission.envelope.recipients();
+        if recipients.len() > limits.recipients_max {
+            return Err(AcceptError::TooManyRecipients {
+                recipients: recipients.len(),
+                recipients_max: limits.recipients_max,
+            });
+        }
+        let latest = self.clock.now() + limits.ahead_max;
+        if submission.options.send_at.is_some_and(|at| at > latest) {
+            return Err(AcceptError::TooFarAhead {
+                ahead_max: limits.ahead_max,
+            });
+        }
+        for recipient in recipients {
+            self.check_recipient(&submission.tenant, recipient.address())?;
+        }
+        self.admit_tenant(&submission.tenant, recipients.len())
+    }
+
+    /// Whether a route leads there.
+    pub(crate) fn check_recipient(
+        &self,
+        tenant: &str,
+        recipient: &smtp::Address,
+    ) -> Result<(), AcceptError> {
+        let route = self.resolver.route(recipient.domain(), tenant);
+        route.map(|_| ()).ok_or_else(|| AcceptError::NoRoute {
+            recipient: recipient.clone(),
+        })
+    }
+
+    fn take(self: &Arc<Self>, submission: Submission) -> Result<Taking, AcceptError> {
+        let now = self.clock.now();
+        if let Some(known) = submission.options.id.and_then(|id| self.accepted_before(id)) {
+            return Ok(Taking::known(self, known));
+        }
+        let content = self.signed(&submission, now)?;
+        let message = Arc::new(self.message(submission, content, now));
+        let appended = self.spool.append(Arc::clone(&message));
+        let (slot, commit) = appended.map_err(|error| refusal(&error))?;
+        Ok(Taking {
+            core: Arc::clone(self),
+            accepted: Accepted {
+                id: message.id,
+                accepted_at: now,
+            },
+            waits: Some(Waits {
+                commit,
+                slot,
+                message,
+            }),
+        })
+    }
+
+    /// Whether a message with this id was accepted: its request comes a second time.
+    fn accepted_before(&self, id: MessageId) -> Option<Accepted> {
+        let is_known = self.spool.find(id).is_some()
+            || self.history.latest(id).is_ok_and(|events| !events.is_empty());
+        is_known.then(|| Accepted {
+            id,
+            accepted_at: id.time(),
+        })
+    }
+
+    /// The content with the signature of its author's domain, where there is a key for it.
+    fn signed(&self, submission: &Submission, now: Time) -> Result<Content, AcceptError> {
+        let settings = self.settings.load();
+        let Some(signer) = settings.signers.find(&submission.content) else {
+            return Ok(submission.content.clone());
+        };
+        let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        let at = jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX);
+        let signed = signer.sign(&submission.content, at);
+        signed.map_err(|error| AcceptError::Signing(error.to_string()))
+    }
+
+    fn message(&self, submission: Submission, content: Content, now: Time) -> Message {
+        let Submission {
+            tenant,
+            envelope,
+            options,
+            ..
+        } = submission;
+        let due_at = options.send_at.map_or(now, |at| at.max(now));
+        let max_age = self.max_age(&tenant, &envelope, &options);
+        Message {
+            id: options.id.unwrap_or_else(|| self.spool.next_id(now)),
+            accepted_at: now,
+            tenant,
+            envelope,
+            content,
+            tags: options.tags,
+            subject: cut(options.subject),
+            priority: options.priority,
+            due_at,
+            expires_at: due_at + max_age,
+        }
+    }
+
+    /// The shortest of what the application, the route and the engine allow.
+    fn max_age(
+        &self,
+        tenant: &str,
+        envelope: &smtp::Envelope,
+        options: &Options,
+    ) -> std::time::Duration {
+        let settings = self.settings.load();
+        let recipients = envelope.recipients().iter();
+        let routes = recipients
+            .take(1)
+            .filter_map(|recipient| self.resolver.route(recipient.address().domain(), tenant));
+        let of_route = routes.filter_map(|route| route.max_age).min();
+        let limit = of_route.unwrap_or(settings.max_age);
+        options.max_age.map_or(limit, |max_age| max_age.min(limit))
+    }
+
+    /// The disk has spoken about a message.
+    fn taken(
+        self: &Arc<Self>,
+        slot: Slot,
+        message: &Arc<Message>,
+        result: Result<(), CommitError>,
+    ) -> Result<(), AcceptError> {
+        if let Err(error) = result {
+            self.spool.forget(slot);
+            self.counters.refused.add(1);
+            return Err(lost(error));
+        }
+        self.accepted(slot, message);
+        Ok(())
+    }
+
+    /// A message has become durable: from here on it is ours.
+    fn accepted(self: &Arc<Self>, slot: Slot, message: &Arc<Message>) {
+        self.counters.accepted.add(1);
+        self.announce_accepted(message);
+        let suppressed = self.suppress_recipients(slot, message);
+        let recipients = 0..message.envelope.recipients().len();
+        let recipients = recipients.map(|index| index as u32);
+        let wanted: Vec<u32> = recipients.filter(|index| !suppressed.contains(index)).collect();
+        self.enqueue(slot, message, &wanted, message.due_at, 0);
+    }
+
+    /// Settles those recipients that the tenant's list names; gives their indexes.
+    fn suppress_recipients(self: &Arc<Self>, slot: Slot, message: &Arc<Message>) -> Vec<u32> {
+        let mut suppressed = Vec::new();
+        for (index, recipient) in message.envelope.recipients().iter().enumerate() {
+            let address = recipient.address().as_str();
+            let Some(suppression) = self.suppressions.find(&message.tenant, address) else {
+                continue;
+            };
+            let mut event = self.event(message, index as u32, Status::Suppressed);
+            event.outcome = Some(Box::new(Outcome {
+                class: 0xff,
+                said: Said {
+                    text: suppression.reason,
+                    ..Said::default()
+                },
+                ..Outcome::default()
+            }));
+            self.record(slot, event);
+            suppressed.push(index as u32);
+        }
+        suppressed
+    }
+
+    /// An event of a recipient, now.
+    pub(crate) fn event(&self, message: &Message, recipient: u32, status: Status) -> Event {
+        let address = message.envelope.recipients()[recipient as usize].address();
+        Event {
+            at: self.clock.now(),
+            message: message.id,
+            recipient,
+            address: address.as_str().into(),
+            tenant: Arc::clone(&message.tenant),
+            tags: Arc::clone(&message.tags),
+            status,
+            due_at: None,
+            outcome: None,
+        }
+    }
+
+    fn announce_accepted(&self, message: &Message) {
+        if !self.is_followed() {
+            return;
+        }
+        for index in 0..message.envelope.recipients().len() {
+            let mut event = self.event(message, index as u32, Status::Accepted);
+            event.due_at = Some(message.due_at);
+            self.announce(event);
+        }
+    }
+}
+
+fn cut(subject: Box<str>) -> Box<str> {
+    match subject.char_indices().nth(SUBJECT_LEN_MAX) {
+        Some((end, _)) => subject[..end].into(),
+        None => subject,
+    }
+}
+
+/// What an edge is told where the journal did not take a message.
+pub(crate) fn refusal(error: &store::AppendError) -> AcceptError {
+    match error {
+        store::AppendError::Full => AcceptError::Full,
+        store::AppendError::Busy => AcceptError::Busy {
+            what: "journal",
+            retry_after: std::time::Duration::from_secs(1),
+        },
+        store::AppendError::Closed => AcceptError::Draining,
+        _ => AcceptError::Poisoned,
+    }
+}
+
+pub(crate) fn lost(error: CommitError) -> AcceptError {
+    match error {
+        CommitError::Full => AcceptError::Full,
+        _ => AcceptError::Poisoned,
+    }
+}
+
+/// A message on its way to the disk. It is taken up even if nobody waits for this any more.
+pub(crate) struct Taking {
+    core: Arc<Core>,
+    accepted: Accepted,
+    /// Until it is durable.
+    waits: Option<Waits>,
+}
+
+struct Waits {
+    commit: Commit,
+    slot: Slot,
+    message: Arc<Message>,
+}
+
+impl Taking {
+    fn known(core: &Arc<Core>, accepted: Accepted) -> Self {
+        Self {
+            core: Arc::clone(core),
+            accepted,
+            waits: None,
+        }
+    }
+
+    /// Whether it would resolve at once.
+    pub(crate) fn is_done(&self) -> bool {
+        self.waits.as_ref().is_none_or(|waits| waits.commit.is_done())
+    }
+}
+
+impl Future for Taking {
+    type Output = Result<Accepted, AcceptError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let Some(waits) = &mut this.waits else {
+            return Poll::Ready(Ok(this.accepted.clone()));
+        };
+        let Poll::Ready(result) = Pin::new(&mut waits.commit).poll(context) else {
+            return Poll::Pending;
+        };
+        let ended = this.core.taken(waits.slot, &waits.message, result);
+        this.waits = None;
+        Poll::Ready(ended.map(|()| this.accepted.clone()))
+    }
+}
+
+impl Drop for Taking {
+    /// Whoever waited has gone; the message may be durable all the same, and then it is delivered.
+    /// Without a runtime, the next start takes it up.
+    fn drop(&mut self) {
+        let (Some(waits), Ok(runtime)) = (self.waits.take(), Handle::try_current()) else {
+            return;
+        };
+        let core = Arc::clone(&self.core);
+        runtime.spawn(async move {
+            let result = waits.commit.await;
+            let _ = core.taken(waits.slot, &waits.message, result);
+        });
+    }
+}
