@@ -32,8 +32,8 @@ impl Core {
     /// All that may speak against a message.
     fn admit(&self, submission: &Submission) -> Result<(), AcceptError> {
         self.gate.check()?;
-        let settings = self.settings.load();
-        let limits = &settings.limits;
+        let policy = self.policy.load();
+        let limits = &policy.limits;
         let (size_bytes, size_bytes_max) = (submission.content.len(), limits.message_bytes_max);
         if size_bytes > size_bytes_max {
             return Err(AcceptError::TooLarge {
@@ -107,8 +107,8 @@ impl Core {
 
     /// The content with the signature of its author's domain, where there is a key for it.
     fn signed(&self, submission: &Submission, now: Time) -> Result<Content, AcceptError> {
-        let settings = self.settings.load();
-        let Some(signer) = settings.signers.find(&submission.content) else {
+        let policy = self.policy.load();
+        let Some(signer) = policy.signers.find(&submission.content) else {
             return Ok(submission.content.clone());
         };
         let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
@@ -147,13 +147,13 @@ impl Core {
         envelope: &smtp::Envelope,
         options: &Options,
     ) -> std::time::Duration {
-        let settings = self.settings.load();
+        let policy = self.policy.load();
         let recipients = envelope.recipients().iter();
         let routes = recipients
             .take(1)
             .filter_map(|recipient| self.resolver.route(recipient.address().domain(), tenant));
         let of_route = routes.filter_map(|route| route.max_age).min();
-        let limit = of_route.unwrap_or(settings.max_age);
+        let limit = of_route.unwrap_or(policy.max_age);
         options.max_age.map_or(limit, |max_age| max_age.min(limit))
     }
 

@@ -214,7 +214,7 @@ impl Core {
     }
 
     fn tenant(&self, schedule: &mut Schedule, name: &str) -> TenantId {
-        let policy = self.settings.load().tenant(name);
+        let policy = self.policy.load().tenant(name);
         schedule.tenant(name, policy)
     }
 }

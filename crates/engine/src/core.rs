@@ -1,0 +1,198 @@
+//! What all parts of a running engine share.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use rustc_hash::FxHashMap;
+use schedule::{Admission, Refusal, TenantId};
+use smtp::Domain;
+use store::{Event, History, Slot, Spool, Status, Table};
+use tokio::sync::{Notify, broadcast};
+
+use crate::accept::AcceptError;
+use crate::batches::Batches;
+use crate::clock::Clock;
+use crate::config::Policy;
+use crate::counters::Counters;
+use crate::deliver::Deliverer;
+use crate::gate::Gate;
+use crate::idempotency::InFlight;
+use crate::queue::Shard;
+use crate::route::Resolver;
+use crate::suppressions::Suppressions;
+use crate::views::Followed;
+
+/// Events that a follower may be behind.
+const FOLLOWED_MAX: usize = 16_384;
+
+pub(crate) struct Core {
+    pub(crate) clock: Clock,
+    pub(crate) host: Domain,
+    pub(crate) data_dir: std::path::PathBuf,
+    pub(crate) policy: ArcSwap<Policy>,
+    pub(crate) spool: Spool,
+    pub(crate) table: Table,
+    pub(crate) history: History,
+    pub(crate) shards: Box<[Shard]>,
+    pub(crate) batches: Batches,
+    pub(crate) resolver: Resolver,
+    pub(crate) deliverer: Deliverer,
+    pub(crate) suppressions: Suppressions,
+    pub(crate) claims: InFlight,
+    pub(crate) gate: Gate,
+    pub(crate) counters: Counters,
+    /// An attempt has ended; who drains waits for it.
+    pub(crate) attempt_ended: Notify,
+    tenants: Mutex<Tenants>,
+    followers: broadcast::Sender<Followed>,
+    followed: AtomicU64,
+    /// Events that the journal had no room for.
+    unrecorded: Mutex<Vec<(Slot, Event)>>,
+}
+
+/// The front door's counters, and by which number each tenant goes there.
+#[derive(Debug, Default)]
+struct Tenants {
+    ids: FxHashMap<Arc<str>, TenantId>,
+    admission: Admission,
+}
+
+/// What an engine is made of when it is opened.
+pub(crate) struct Parts {
+    pub(crate) clock: Clock,
+    pub(crate) host: Domain,
+    pub(crate) data_dir: std::path::PathBuf,
+    pub(crate) policy: Policy,
+    pub(crate) spool: Spool,
+    pub(crate) table: Table,
+    pub(crate) history: History,
+    pub(crate) shards: Vec<Shard>,
+    pub(crate) resolver: Resolver,
+    pub(crate) deliverer: Deliverer,
+}
+
+impl Core {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self {
+            suppressions: Suppressions::load(&parts.table),
+            clock: parts.clock,
+            host: parts.host,
+            data_dir: parts.data_dir,
+            policy: ArcSwap::from_pointee(parts.policy),
+            spool: parts.spool,
+            table: parts.table,
+            history: parts.history,
+            shards: parts.shards.into(),
+            batches: Batches::default(),
+            resolver: parts.resolver,
+            deliverer: parts.deliverer,
+            claims: InFlight::default(),
+            gate: Gate::default(),
+            counters: Counters::default(),
+            attempt_ended: Notify::new(),
+            tenants: Mutex::default(),
+            followers: broadcast::channel(FOLLOWED_MAX).0,
+            followed: AtomicU64::new(0),
+            unrecorded: Mutex::default(),
+        }
+    }
+
+    /// Lets a message for so many recipients through a tenant's front door, and counts it.
+    pub(crate) fn admit_tenant(&self, tenant: &str, recipients: usize) -> Result<(), AcceptError> {
+        let now = self.clock.now();
+        let mut tenants = self.tenants();
+        let id = self.tenant_id(&mut tenants, tenant);
+        let recipients = u32::try_from(recipients).unwrap_or(u32::MAX);
+        let checked = tenants.admission.check(id, recipients, now);
+        checked.map_err(|refusal| match refusal {
+            Refusal::Rate { until } => AcceptError::Rate {
+                retry_after: until.saturating_sub(now),
+            },
+            Refusal::Daily { until } => AcceptError::Quota {
+                retry_after: until.saturating_sub(now),
+            },
+            Refusal::Stock => AcceptError::Quota {
+                retry_after: std::time::Duration::from_secs(60),
+            },
+            _ => AcceptError::TenantSuspended,
+        })
+    }
+
+    /// Recipients of a tenant wait that were let in before this start.
+    pub(crate) fn restore_tenant(&self, tenant: &str, recipients: u32) {
+        let mut tenants = self.tenants();
+        let id = self.tenant_id(&mut tenants, tenant);
+        tenants.admission.restore(id, recipients);
+    }
+
+    /// Takes what a new policy says of tenants.
+    pub(crate) fn set_tenants(&self) {
+        let mut tenants = self.tenants();
+        let policy = self.policy.load();
+        let Tenants { ids, admission } = &mut *tenants;
+        for (name, id) in ids {
+            admission.set(*id, policy.tenant(name).quota.clone());
+        }
+    }
+
+    fn tenant_id(&self, tenants: &mut Tenants, name: &str) -> TenantId {
+        if let Some(id) = tenants.ids.get(name) {
+            return *id;
+        }
+        let id = TenantId(tenants.ids.len() as u32);
+        tenants.ids.insert(name.into(), id);
+        let quota = self.policy.load().tenant(name).quota.clone();
+        tenants.admission.set(id, quota);
+        id
+    }
+
+    fn tenants(&self) -> MutexGuard<'_, Tenants> {
+        self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn unrecorded(&self) -> MutexGuard<'_, Vec<(Slot, Event)>> {
+        let unrecorded = self.unrecorded.lock();
+        unrecorded.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether telling of events is worth the trouble.
+    pub(crate) fn is_followed(&self) -> bool {
+        self.followers.receiver_count() > 0
+    }
+
+    pub(crate) fn follow(&self) -> broadcast::Receiver<Followed> {
+        self.followers.subscribe()
+    }
+
+    /// Tells who follows.
+    pub(crate) fn announce(&self, event: Event) {
+        if self.is_followed() {
+            let sequence = self.followed.fetch_add(1, Ordering::Relaxed) + 1;
+            let event = Arc::new(event);
+            // Nobody may be left by now.
+            let _ = self.followers.send(Followed { sequence, event });
+        }
+    }
+
+    /// Counts a recipient's new state, and gives its place in the tenant's stock back at its end.
+    pub(crate) fn count(&self, event: &Event) {
+        let counters = &self.counters;
+        let counter = match event.status {
+            Status::Accepted => return,
+            Status::Deferred => &counters.deferred,
+            Status::Held => &counters.held,
+            Status::Delivered => &counters.delivered,
+            Status::Bounced => &counters.bounced,
+            Status::Expired => &counters.expired,
+            Status::Suppressed => &counters.suppressed,
+            Status::Canceled => &counters.canceled,
+        };
+        counter.add(1);
+        if event.status.is_terminal() {
+            let mut tenants = self.tenants();
+            let id = self.tenant_id(&mut tenants, &event.tenant);
+            tenants.admission.settled(id, 1);
+        }
+    }
+}
