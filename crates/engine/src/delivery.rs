@@ -14,8 +14,8 @@ use crate::batches::Key;
 use crate::core::Core;
 use crate::deliver::Attempt;
 use crate::dispose::{self, Disposition};
-use crate::queue::domain;
-use crate::route::Resolved;
+use crate::queue::{Waiting, domain, with_domains};
+use crate::route::{ResolveError, Resolved};
 
 /// A job that was granted and is not settled yet.
 struct Grant {
@@ -29,18 +29,20 @@ impl Drop for Grant {
     /// An attempt that ended without a word, as by a panic, is taken up again.
     fn drop(&mut self) {
         self.core.counters.in_flight.sub(1);
+        self.core.attempt_ended.notify_waiters();
         if self.is_settled {
             return;
         }
         let job = self.job;
         self.core.turn(self.shard, |schedule, now| {
             schedule.settle(now, &job, schedule::Feedback::Withdrawn);
-            let due_at = match schedule.retry_at(&job, ErrorClass::Transient, now) {
+            let attempts = job.attempts.saturating_add(1);
+            let tried = Job { attempts, ..job };
+            let due_at = match schedule.retry_at(&tried, ErrorClass::Transient, now) {
                 Retry::At(due_at) => due_at,
                 _ => job.expires_at,
             };
-            let attempts = job.attempts.saturating_add(1);
-            schedule.insert(Job { attempts, due_at, ..job }, now);
+            schedule.insert(Job { due_at, ..tried }, now);
         });
     }
 }
@@ -175,7 +177,20 @@ pub(crate) fn plain(said: &str) -> Outcome {
     }
 }
 
-async fn attempt(mut grant: Grant) {
+/// What became of a recipient whose domain leads nowhere, now or for good.
+fn unresolved(error: &ResolveError) -> Attempt {
+    Attempt {
+        verdict: dispose::judge_resolve(error),
+        outcome: Outcome {
+            stage: "dns".into(),
+            class: 0xff,
+            said: error.said(),
+            ..Outcome::default()
+        },
+    }
+}
+
+async fn attempt(grant: Grant) {
     let core = Arc::clone(&grant.core);
     let key = Key(grant.job.key);
     let Some((slot, message, recipients)) = core.load(key).await else {
@@ -193,11 +208,13 @@ async fn attempt(mut grant: Grant) {
             core.batches.forget(key);
             let job = grant.job;
             grant.withdraw();
-            core.enqueue(slot, &message, &recipients, job.due_at, job.attempts);
+            let waiting = Waiting::of(slot, &message);
+            let recipients = with_domains(&message, &recipients);
+            core.enqueue(&waiting, &recipients, job.due_at, job.attempts);
         }
         Ok(resolved) => grant.deliver(slot, &message, recipients, &resolved).await,
         Err(error) => {
-            let attempts = vec![dispose::unresolved(&error); recipients.len()];
+            let attempts = vec![unresolved(&error); recipients.len()];
             let feedback = schedule::Feedback::Withdrawn;
             grant.dispose(slot, &message, recipients, attempts, feedback, None).await;
         }
@@ -234,7 +251,7 @@ impl Grant {
         let source = resolved.route.source(message.id.bits());
         let content = message.content.clone();
         let delivery = self.core.deliverer.deliver(resolved, source, envelope, content).await;
-        let feedback = delivery.feedback.into();
+        let feedback = feedback(delivery.feedback);
         self.dispose(slot, message, recipients, delivery.attempts, feedback, Some(resolved))
             .await;
     }
@@ -269,7 +286,7 @@ impl Grant {
         let core = Arc::clone(&self.core);
         let job = self.job;
         self.is_settled = true;
-        let place = resolved.map(|resolved| core.place(resolved, message));
+        let place = resolved.map(|resolved| core.place(resolved, message.id));
         let elsewhere = place.filter(|place| place.shard != self.shard);
         core.turn(self.shard, |schedule, now| {
             schedule.settle(now, &job, feedback);
@@ -298,7 +315,11 @@ impl Grant {
                         }
                     }
                 }
-                fate.next = match schedule.retry_at(&job, class, now) {
+                let tried = Job {
+                    attempts: job.attempts.saturating_add(1),
+                    ..job
+                };
+                fate.next = match schedule.retry_at(&tried, class, now) {
                     Retry::At(due_at) => Next::At(due_at),
                     Retry::GiveUp(_) => Next::GiveUp,
                     Retry::Expired => Next::Expired,
@@ -312,7 +333,8 @@ impl Grant {
             for fate in fates.iter() {
                 if let Next::At(due_at) = fate.next {
                     let attempts = job.attempts.saturating_add(1);
-                    core.enqueue(slot, message, &fate.recipients, due_at, attempts);
+                    let recipients = with_domains(message, &fate.recipients);
+                    core.enqueue(&Waiting::of(slot, message), &recipients, due_at, attempts);
                 }
             }
         }
@@ -375,4 +397,19 @@ fn fates(recipients: &[u32], attempts: &[Attempt]) -> Vec<Fate> {
         }
     }
     fates
+}
+
+/// In the schedule's own words.
+fn feedback(feedback: dispose::Feedback) -> schedule::Feedback {
+    use schedule::Feedback as F;
+    match feedback {
+        dispose::Feedback::Delivered { rtt } => F::Delivered { rtt },
+        dispose::Feedback::Refused => F::Refused,
+        dispose::Feedback::RateRefused => F::RateRefused,
+        dispose::Feedback::ConnectionRefused => F::ConnectionRefused,
+        dispose::Feedback::ConnectFailed => F::ConnectFailed,
+        dispose::Feedback::HandshakeFailed => F::HandshakeFailed,
+        dispose::Feedback::Lost => F::Lost,
+        dispose::Feedback::Withdrawn => F::Withdrawn,
+    }
 }

@@ -3,16 +3,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use client::TlsContext;
+use schedule::Schedule;
 use smtp::Address;
-use store::{MessageId, Time};
+use store::{Commit, MessageId, MinuteStats, Page, Query, QueryError, Store, StoreOptions, Table, Time};
 
 use crate::accept::{AcceptError, Accepted, Pending};
-use crate::config::Config;
-use crate::idempotency::{Claim, ClaimError, Fingerprint, InFlight, table_key};
+use crate::clock::Clock;
+use crate::config::{Config, Policy};
+use crate::core::{Core, Parts};
+use crate::deliver::Deliverer;
+use crate::idempotency::{self, Claim, ClaimError, Fingerprint, Held, table_key};
+use crate::intake::{lost, refusal};
+use crate::lifecycle;
+use crate::queue::Shard;
+use crate::route::{HickoryDns, Own, Resolver, Route, Routes};
 use crate::submission::Submission;
-use crate::views::{
-    Filter, Followed, Health, MessageView, QueueLine, SiteView, Stats, Suppression,
-};
+use crate::views::{Filter, Followed, Health, MessageView, QueueLine, SiteView, Stats, Suppression};
+
+/// The table's space for idempotency keys.
+const CLAIMS: u8 = b'i';
 
 /// Why an engine cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -32,42 +42,103 @@ pub enum OpenError {
 }
 
 /// A running engine. Cheap to clone; all clones are one engine, which stops when the last goes.
+/// What it has not delivered by then, the next start takes up; [`Engine::drain`] first is kinder.
 #[derive(Clone)]
 pub struct Engine {
     core: Arc<Core>,
 }
 
-struct Core {
-    config: Config,
-    claims: InFlight,
-}
-
 impl Engine {
     /// Opens the data folder, takes up what is unsettled, and begins to deliver. Needs a tokio
-    /// runtime.
+    /// runtime with timers. Returns as soon as mail can be accepted; what was unsettled comes back
+    /// meanwhile.
     ///
     /// # Errors
     /// See [`OpenError`].
-    #[allow(clippy::unused_async)]
     pub async fn open(config: Config) -> Result<Self, OpenError> {
-        Ok(Self {
-            core: Arc::new(Core {
-                config,
-                claims: InFlight::default(),
-            }),
-        })
+        let routes = routes(config.routes.clone())?;
+        let tls = match config.tls.clone() {
+            Some(tls) => tls,
+            None => TlsContext::new(Vec::new()).map_err(|error| OpenError::Config(error.to_string()))?,
+        };
+        let dns = match config.dns.clone() {
+            Some(dns) => dns,
+            None => {
+                let system = HickoryDns::from_system();
+                Arc::new(system.map_err(|error| OpenError::Config(error.to_string()))?)
+            }
+        };
+        let own = Own {
+            names: vec![config.host.clone()],
+            addresses: config.own_addresses.clone(),
+        };
+        let store = open_store(&config).await?;
+        let clock = Clock::start(store.newest);
+        let shards = config.shards.max(1);
+        let mut schedule = config.policy.schedule.clone();
+        schedule.inflight_max = schedule.inflight_max.div_ceil(shards as u32);
+        let shard = |number| {
+            let seed = config.seed.wrapping_add(number as u64);
+            Shard::new(Schedule::new(schedule.clone(), seed))
+        };
+        let core = Arc::new(Core::new(Parts {
+            clock,
+            host: config.host,
+            data_dir: config.data_dir,
+            policy: config.policy,
+            spool: store.spool,
+            table: store.table,
+            history: store.history,
+            shards: (0..shards).map(shard).collect(),
+            resolver: Resolver::new(routes, dns, own, config.resolver),
+            deliverer: Deliverer::new(tls),
+        }));
+        core.restore_learned();
+        core.restore_suspensions();
+        lifecycle::start(&core, store.recovery);
+        Ok(Self { core })
+    }
+
+    /// Takes other routes and policies from now on; what is on the wire ends as it began.
+    ///
+    /// # Errors
+    /// [`OpenError::Config`]: everything stays as it was.
+    pub fn reload(&self, new_routes: Vec<Route>, policy: Policy) -> Result<(), OpenError> {
+        let routes = routes(new_routes)?;
+        self.core.policy.store(Arc::new(policy));
+        self.core.resolver.set_routes(routes);
+        self.core.set_tenants();
+        Ok(())
     }
 
     /// The engine's clock: time since the Unix epoch, never running backwards within a process.
     #[must_use]
     pub fn now(&self) -> Time {
-        Time::ZERO
+        self.core.clock.now()
+    }
+
+    /// Our own name, for Received and Message-ID fields.
+    #[must_use]
+    pub fn host(&self) -> &smtp::Domain {
+        &self.core.host
+    }
+
+    /// The policy in force.
+    #[must_use]
+    pub fn policy(&self) -> Arc<Policy> {
+        self.core.policy.load_full()
+    }
+
+    /// The durable table of small state, for edges: spaces `A` to `Z` are theirs.
+    #[must_use]
+    pub fn table(&self) -> &Table {
+        &self.core.table
     }
 
     /// An id for a message that is to be accepted, to be made known before it is.
     #[must_use]
     pub fn next_id(&self) -> MessageId {
-        MessageId::from_bits(0)
+        self.core.spool.next_id(self.now())
     }
 
     /// Takes a message; returns once it is durable.
@@ -83,25 +154,25 @@ impl Engine {
     ///
     /// # Errors
     /// What is known at once; see [`AcceptError`].
-    pub fn begin_accept(&self, _submission: Submission) -> Result<Pending, AcceptError> {
-        let _ = &self.core.config;
-        Err(AcceptError::Draining)
+    pub fn begin_accept(&self, submission: Submission) -> Result<Pending, AcceptError> {
+        self.core.begin_accept(submission).map(Pending)
     }
 
     /// Whether a route leads to this recipient for this tenant; for an edge to refuse at RCPT.
     ///
     /// # Errors
     /// [`AcceptError::NoRoute`].
-    pub fn check_recipient(&self, _tenant: &str, _recipient: &Address) -> Result<(), AcceptError> {
-        Ok(())
+    pub fn check_recipient(&self, tenant: &str, recipient: &Address) -> Result<(), AcceptError> {
+        self.core.check_recipient(tenant, recipient)
     }
 
     /// Whether mail of this tenant would be taken now; for an edge to refuse early, at MAIL.
     ///
     /// # Errors
     /// Pressure, rate, quota, suspension.
-    pub fn check_tenant(&self, _tenant: &str) -> Result<(), AcceptError> {
-        Ok(())
+    pub fn check_tenant(&self, tenant: &str) -> Result<(), AcceptError> {
+        self.core.gate.check()?;
+        self.core.check_tenant(tenant)
     }
 
     /// Claims an idempotency key for a request that makes `messages` messages; the request
@@ -113,49 +184,72 @@ impl Engine {
         &self,
         tenant: &str,
         key: &str,
-        _fingerprint: Fingerprint,
+        fingerprint: Fingerprint,
         messages: usize,
     ) -> Result<Claim, ClaimError> {
         let table_key = table_key(tenant, key)?;
-        let held = self.core.claims.hold(&table_key);
-        self.durable().await?;
+        let held = self.core.claims.hold(&table_key).ok_or(ClaimError::InFlight)?;
+        let known = self.core.table.get(CLAIMS, table_key.as_bytes());
+        if let Some((seen, ids)) = known.as_deref().and_then(idempotency::decode) {
+            return repeated(seen == fingerprint, ids, messages, held);
+        }
+        let ids: Vec<MessageId> = (0..messages).map(|_| self.next_id()).collect();
+        let value = idempotency::encode(&fingerprint, &ids);
+        let expires = self.now() + idempotency::KEPT_FOR;
+        let commit = self.core.table.insert(CLAIMS, table_key.as_bytes(), &value, Some(expires));
+        commit.map_err(|error| refusal(&error))?.await.map_err(lost)?;
         Ok(Claim {
-            ids: (0..messages).map(|_| self.next_id()).collect(),
+            ids,
             is_repeated: false,
-            _held: held.ok_or(ClaimError::InFlight)?,
+            _held: held,
         })
     }
 
     /// A message and each recipient's state, from the spool while it lives, then from history.
+    /// May read the disk.
     #[must_use]
-    pub fn status(&self, _id: MessageId) -> Option<MessageView> {
-        None
+    pub fn status(&self, id: MessageId) -> Option<MessageView> {
+        self.core.status(id)
+    }
+
+    /// What became of messages, by any of a query's conditions. Reads the disk.
+    ///
+    /// # Errors
+    /// What history says.
+    pub fn events(&self, query: &Query) -> Result<Page, QueryError> {
+        self.core.history.query(query)
+    }
+
+    /// Statistics of each minute from `from` up to `to`.
+    #[must_use]
+    pub fn minutes(&self, from: Time, to: Time) -> Vec<MinuteStats> {
+        self.core.history.minutes(from, to)
     }
 
     /// Every event from now on. A follower that falls far behind loses the oldest and is told so.
     #[must_use]
     pub fn follow(&self) -> Follower {
         Follower {
-            receiver: tokio::sync::broadcast::channel(1).1,
+            receiver: self.core.follow(),
         }
     }
 
     /// Waiting mail by site and tenant.
     #[must_use]
-    pub fn queue(&self, _filter: &Filter) -> Vec<QueueLine> {
-        Vec::new()
+    pub fn queue(&self, filter: &Filter) -> Vec<QueueLine> {
+        self.core.queue(filter)
     }
 
     /// Every site that has mail or is remembered.
     #[must_use]
     pub fn sites(&self) -> Vec<SiteView> {
-        Vec::new()
+        self.core.sites()
     }
 
     /// One site.
     #[must_use]
-    pub fn site(&self, _name: &str) -> Option<SiteView> {
-        None
+    pub fn site(&self, name: &str) -> Option<SiteView> {
+        self.sites().into_iter().find(|site| &*site.name == name)
     }
 
     /// Stops deliveries to a site, or of a tenant, or both as the filter says, until `resume`.
@@ -163,50 +257,50 @@ impl Engine {
     ///
     /// # Errors
     /// [`AcceptError::Poisoned`] where it could not be made durable.
-    pub async fn suspend(&self, _filter: &Filter) -> Result<(), AcceptError> {
-        self.durable().await
+    pub async fn suspend(&self, filter: &Filter) -> Result<(), AcceptError> {
+        self.core.set_suspended(filter, true).await
     }
 
     /// Takes a suspension back.
     ///
     /// # Errors
     /// As for `suspend`.
-    pub async fn resume(&self, _filter: &Filter) -> Result<(), AcceptError> {
-        self.durable().await
+    pub async fn resume(&self, filter: &Filter) -> Result<(), AcceptError> {
+        self.core.set_suspended(filter, false).await
     }
 
     /// Makes what waits due now; held recipients too. Says how many recipients.
     ///
     /// # Errors
     /// As for `suspend`.
-    pub async fn retry(&self, _filter: &Filter) -> Result<u64, AcceptError> {
-        self.durable().await.map(|()| 0)
+    pub async fn retry(&self, filter: &Filter) -> Result<u64, AcceptError> {
+        self.core.retry_now(filter).await
     }
 
     /// Takes back what is not on the wire and not settled. Says how many recipients.
     ///
     /// # Errors
     /// As for `suspend`.
-    pub async fn cancel(&self, _filter: &Filter) -> Result<u64, AcceptError> {
-        self.durable().await.map(|()| 0)
+    pub async fn cancel(&self, filter: &Filter) -> Result<u64, AcceptError> {
+        let canceled = self.core.cancel(filter);
+        if canceled > 0 {
+            self.flush().await?;
+        }
+        Ok(canceled)
     }
 
     /// Moves a scheduled message to another time. `None`: no such message, or it is past that.
     ///
     /// # Errors
     /// As for `suspend`; `TooFarAhead`.
-    pub async fn reschedule(
-        &self,
-        _id: MessageId,
-        _send_at: Time,
-    ) -> Result<Option<()>, AcceptError> {
-        self.durable().await.map(Some)
+    pub async fn reschedule(&self, id: MessageId, send_at: Time) -> Result<Option<()>, AcceptError> {
+        self.core.reschedule(id, send_at).await
     }
 
     /// The suppression list of a tenant: addresses that get no mail of it, in order.
     #[must_use]
-    pub fn suppressions(&self, _tenant: &str) -> Vec<Suppression> {
-        Vec::new()
+    pub fn suppressions(&self, tenant: &str) -> Vec<Suppression> {
+        self.core.suppressions.list(tenant)
     }
 
     /// Puts an address on a tenant's suppression list. Durable when it returns.
@@ -215,53 +309,51 @@ impl Engine {
     /// As for `suspend`.
     pub async fn suppress(
         &self,
-        _tenant: &str,
-        _address: &Address,
-        _reason: &str,
+        tenant: &str,
+        address: &Address,
+        reason: &str,
     ) -> Result<(), AcceptError> {
-        self.durable().await
+        let (table, now) = (&self.core.table, self.now());
+        let added = self.core.suppressions.add(table, tenant, address.as_str(), reason, now);
+        durable(added).await
     }
 
     /// Takes an address off; says whether it was there.
     ///
     /// # Errors
     /// As for `suspend`.
-    pub async fn unsuppress(&self, _tenant: &str, _address: &Address) -> Result<bool, AcceptError> {
-        self.durable().await.map(|()| false)
+    pub async fn unsuppress(&self, tenant: &str, address: &Address) -> Result<bool, AcceptError> {
+        let removed = self.core.suppressions.remove(&self.core.table, tenant, address.as_str());
+        match removed.map_err(|error| refusal(&error))? {
+            Some(commit) => commit.await.map_err(lost).map(|()| true),
+            None => Ok(false),
+        }
     }
 
     /// How the engine is.
     #[must_use]
     pub fn health(&self) -> Health {
-        Health {
-            refusing: None,
-            window_factor: 1.0,
-            pressures: Vec::new(),
-            cpu_share: 0.0,
-            memory_bytes: 0,
-            memory_bytes_max: None,
-            disk_free_bytes: 0,
-            journal_sync: Duration::ZERO,
-            recovering: false,
-            draining: false,
-        }
+        self.core.health()
     }
 
     /// Counters and levels.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        Stats::default()
+        self.core.stats()
+    }
+
+    /// Waits until every event recorded so far is durable.
+    ///
+    /// # Errors
+    /// [`AcceptError::Poisoned`], [`AcceptError::Full`].
+    pub async fn flush(&self) -> Result<(), AcceptError> {
+        self.core.spool.journal().flush().await.map_err(lost)
     }
 
     /// Accepts nothing more, lets what is on the wire end within `grace`, writes what was learned,
     /// and closes the journal. What waits is kept for the next start.
-    pub async fn drain(&self, _grace: Duration) {
-        let _ = self.durable().await;
-    }
-
-    #[allow(clippy::unused_async)]
-    async fn durable(&self) -> Result<(), AcceptError> {
-        Ok(())
+    pub async fn drain(&self, grace: Duration) {
+        self.core.drain(grace).await;
     }
 }
 
@@ -269,6 +361,51 @@ impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Engine").finish_non_exhaustive()
     }
+}
+
+fn routes(routes: Vec<Route>) -> Result<Routes, OpenError> {
+    Routes::new(routes).map_err(|errors| {
+        let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        OpenError::Config(errors.join("; "))
+    })
+}
+
+async fn open_store(config: &Config) -> Result<Store, OpenError> {
+    let options = StoreOptions {
+        cache_bytes_max: config.cache_bytes_max,
+        history: config.history.clone(),
+        seed: config.seed,
+    };
+    let data_dir = config.data_dir.clone();
+    let opened = tokio::task::spawn_blocking(move || Store::open(&data_dir, options)).await;
+    let failed = |reason: String| OpenError::Data {
+        path: config.data_dir.display().to_string(),
+        reason,
+    };
+    opened
+        .map_err(|error| failed(error.to_string()))?
+        .map_err(|error| failed(error.to_string()))
+}
+
+async fn durable(begun: Result<Commit, store::AppendError>) -> Result<(), AcceptError> {
+    begun.map_err(|error| refusal(&error))?.await.map_err(lost)
+}
+
+/// The answer to a key that is known.
+fn repeated(
+    is_same: bool,
+    ids: Vec<MessageId>,
+    messages: usize,
+    held: Held,
+) -> Result<Claim, ClaimError> {
+    if !is_same || ids.len() != messages {
+        return Err(ClaimError::OtherRequest);
+    }
+    Ok(Claim {
+        ids,
+        is_repeated: true,
+        _held: held,
+    })
 }
 
 /// A stream of events.

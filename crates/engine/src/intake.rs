@@ -11,6 +11,7 @@ use store::{Commit, CommitError, Event, Message, MessageId, Outcome, Said, Slot,
 
 use crate::accept::{AcceptError, Accepted};
 use crate::core::Core;
+use crate::queue::{Waiting, with_domains};
 use crate::submission::{Options, Submission};
 
 /// Longest subject that is kept, in characters.
@@ -181,7 +182,8 @@ impl Core {
         let recipients = 0..message.envelope.recipients().len();
         let recipients = recipients.map(|index| index as u32);
         let wanted: Vec<u32> = recipients.filter(|index| !suppressed.contains(index)).collect();
-        self.enqueue(slot, message, &wanted, message.due_at, 0);
+        let waiting = Waiting::of(slot, message);
+        self.enqueue(&waiting, &with_domains(message, &wanted), message.due_at, 0);
     }
 
     /// Settles those recipients that the tenant's list names; gives their indexes.

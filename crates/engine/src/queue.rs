@@ -6,10 +6,12 @@
 
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use rustc_hash::FxHasher;
+use client::Wire;
+use rustc_hash::{FxHashMap, FxHasher};
 use schedule::{Job, Schedule, SiteId, SitePolicy, TenantId};
-use store::{Message, Slot, Time};
+use store::{Message, MessageId, Priority, Slot, Time};
 use tokio::sync::Notify;
 
 use crate::core::Core;
@@ -17,6 +19,18 @@ use crate::route::{Resolved, Via};
 
 /// The name of the site where jobs wait whose domain is not resolved yet.
 pub(crate) const UNRESOLVED: &str = "";
+
+/// Lookups at once, for each shard.
+const LOOKUPS_MAX: u16 = 200;
+/// A site that has had nothing to do for so long is forgotten.
+const SITE_IDLE_MAX: Duration = Duration::from_secs(600);
+
+fn unresolved_policy() -> SitePolicy {
+    let mut policy = SitePolicy::refusals(LOOKUPS_MAX, LOOKUPS_MAX);
+    policy.pace = false;
+    policy.breaker_failures = u32::MAX;
+    policy
+}
 
 /// One schedule and its alarm.
 pub(crate) struct Shard {
@@ -29,17 +43,22 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
-    pub(crate) fn new(mut schedule: Schedule, lookups_max: u16) -> Self {
-        let mut policy = SitePolicy::refusals(lookups_max, lookups_max);
-        policy.pace = false;
-        policy.breaker_failures = u32::MAX;
-        let unresolved = schedule.site(UNRESOLVED, policy);
+    pub(crate) fn new(mut schedule: Schedule) -> Self {
+        let policy = unresolved_policy();
+        let unresolved = schedule.site(UNRESOLVED, &policy);
         Self {
             schedule: Mutex::new(schedule),
             unresolved,
             alarm: Mutex::new(None),
             alarm_moved: Notify::new(),
         }
+    }
+
+    /// Forgets sites that have long had nothing to do; never the one for what is unresolved.
+    pub(crate) fn tidy(&self, now: Time) {
+        let mut schedule = self.schedule();
+        schedule.site(UNRESOLVED, &unresolved_policy());
+        schedule.forget_idle(now, SITE_IDLE_MAX);
     }
 
     pub(crate) fn schedule(&self) -> MutexGuard<'_, Schedule> {
@@ -72,10 +91,38 @@ impl Place {
     /// Its id in the shard's schedule.
     pub(crate) fn site(&self, shard: &Shard, schedule: &mut Schedule) -> SiteId {
         match &self.site {
-            Some((name, policy)) => schedule.site(name, policy.clone()),
+            Some((name, policy)) => schedule.site(name, policy),
             None => shard.unresolved,
         }
     }
+}
+
+/// What the schedule has to know of a message.
+#[derive(Clone, Copy)]
+pub(crate) struct Waiting<'a> {
+    pub(crate) slot: Slot,
+    pub(crate) id: MessageId,
+    pub(crate) tenant: &'a Arc<str>,
+    pub(crate) priority: Priority,
+    pub(crate) expires_at: Time,
+}
+
+impl<'a> Waiting<'a> {
+    pub(crate) fn of(slot: Slot, message: &'a Message) -> Self {
+        Self {
+            slot,
+            id: message.id,
+            tenant: &message.tenant,
+            priority: message.priority,
+            expires_at: message.expires_at,
+        }
+    }
+}
+
+/// Recipients with their domains.
+pub(crate) fn with_domains<'a>(message: &'a Message, recipients: &[u32]) -> Vec<(u32, &'a str)> {
+    let with_domain = |&index: &u32| (index, domain(message, index));
+    recipients.iter().map(with_domain).collect()
 }
 
 /// Several recipients of one message for one place.
@@ -97,7 +144,7 @@ impl Core {
         let (result, next) = {
             let mut schedule = place.schedule();
             let result = change(&mut schedule, now);
-            let next = if self.gate.is_stopped() {
+            let next = if self.gate.is_draining() {
                 None
             } else {
                 schedule.poll(now, &mut grants, &mut expired)
@@ -116,28 +163,28 @@ impl Core {
 
     /// Lets recipients of a message wait for their turn.
     ///
+    /// * `recipients`: index and domain of each.
     /// * `attempts`: made so far.
     pub(crate) fn enqueue(
         self: &Arc<Self>,
-        slot: Slot,
-        message: &Message,
-        recipients: &[u32],
+        waiting: &Waiting<'_>,
+        recipients: &[(u32, &str)],
         due_at: Time,
         attempts: u16,
     ) {
-        for group in self.groups(message, recipients) {
+        for group in self.groups(waiting, recipients) {
             let shard = &self.shards[group.place.shard];
-            let key = self.batches.key(slot, message.id, &group.recipients);
+            let key = self.batches.key(waiting.slot, waiting.id, &group.recipients);
             self.turn(group.place.shard, |schedule, now| {
                 let job = Job {
                     key: key.0,
                     site: group.place.site(shard, schedule),
-                    tenant: self.tenant(schedule, &message.tenant),
-                    priority: message.priority as u8,
+                    tenant: self.tenant(schedule, waiting.tenant),
+                    priority: waiting.priority as u8,
                     cost: u16::try_from(group.recipients.len()).unwrap_or(u16::MAX),
                     attempts,
                     due_at,
-                    expires_at: message.expires_at,
+                    expires_at: waiting.expires_at,
                     ..Job::default()
                 };
                 schedule.insert(job, now);
@@ -146,39 +193,37 @@ impl Core {
     }
 
     /// Recipients that travel together: to one site, or to one domain that is to be resolved.
-    fn groups(&self, message: &Message, recipients: &[u32]) -> Vec<Group> {
-        if let [recipient] = recipients {
-            let place = self.place_of(message, *recipient);
+    fn groups(&self, waiting: &Waiting<'_>, recipients: &[(u32, &str)]) -> Vec<Group> {
+        if let [(recipient, domain)] = recipients {
             return vec![Group {
-                place,
+                place: self.place_of(waiting, domain),
                 recipients: vec![*recipient],
             }];
         }
-        let mut groups: Vec<(String, Group)> = Vec::new();
-        for &recipient in recipients {
-            let place = self.place_of(message, recipient);
+        let mut groups: Vec<Group> = Vec::new();
+        let mut known: FxHashMap<String, usize> = FxHashMap::default();
+        for &(recipient, domain) in recipients {
+            let place = self.place_of(waiting, domain);
             let name = match &place.site {
                 Some((name, _)) => name.to_string(),
-                None => format!("@{}", domain(message, recipient)),
+                None => format!("@{domain}"),
             };
-            match groups.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, group)) => group.recipients.push(recipient),
-                None => groups.push((
-                    name,
-                    Group {
-                        place,
-                        recipients: vec![recipient],
-                    },
-                )),
+            let number = *known.entry(name).or_insert(groups.len());
+            if let Some(group) = groups.get_mut(number) {
+                group.recipients.push(recipient);
+                continue;
             }
+            groups.push(Group {
+                place,
+                recipients: vec![recipient],
+            });
         }
-        groups.into_iter().map(|(_, group)| group).collect()
+        groups
     }
 
-    fn place_of(&self, message: &Message, recipient: u32) -> Place {
-        let domain = domain(message, recipient);
-        match self.resolver.known(domain, &message.tenant) {
-            Some(Ok(resolved)) => self.place(&resolved, message),
+    fn place_of(&self, waiting: &Waiting<'_>, domain: &str) -> Place {
+        match self.resolver.known(domain, waiting.tenant) {
+            Some(Ok(resolved)) => self.place(&resolved, waiting.id),
             _ => Place {
                 shard: self.shard_of(domain),
                 site: None,
@@ -187,18 +232,19 @@ impl Core {
     }
 
     /// Where mail for what a domain resolved to waits.
-    pub(crate) fn place(&self, resolved: &Resolved, message: &Message) -> Place {
+    pub(crate) fn place(&self, resolved: &Resolved, id: MessageId) -> Place {
         let route = &resolved.route;
-        let source = route.source(message.id.bits());
+        let source = route.source(id.bits());
         let name: Arc<str> = if source.name.is_empty() {
             Arc::clone(&resolved.site)
         } else {
             format!("{} from {}", resolved.site, source.name).into()
         };
         let connections_max = u16::try_from(route.connections_max).unwrap_or(u16::MAX);
+        let messages_max = connections_max.saturating_mul(in_flight_per_connection(route.wire));
         let mut policy = match route.via {
-            Via::Smarthosts(_) => SitePolicy::relay(connections_max.saturating_mul(self.in_flight_per_connection(route))),
-            Via::Mx => SitePolicy::refusals(1, connections_max),
+            Via::Smarthosts(_) => SitePolicy::relay(messages_max),
+            Via::Mx => SitePolicy::refusals(1, messages_max),
         };
         policy.rate = route.rate;
         Place {
@@ -214,8 +260,17 @@ impl Core {
     }
 
     fn tenant(&self, schedule: &mut Schedule, name: &str) -> TenantId {
-        let policy = self.policy.load().tenant(name);
-        schedule.tenant(name, policy)
+        schedule.tenant(name, &self.policy.load().tenant(name).sending)
+    }
+}
+
+/// Messages that keep one connection busy: with overlapped transactions, the next stands ready while
+/// one is on the wire.
+const fn in_flight_per_connection(wire: Wire) -> u16 {
+    match wire {
+        Wire::Lockstep | Wire::Pipelined => 1,
+        Wire::Overlapped => 2,
+        Wire::Windowed(window) => window as u16,
     }
 }
 

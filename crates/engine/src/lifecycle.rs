@@ -1,0 +1,220 @@
+//! Opening, the clockwork of a running engine, and draining.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use store::{Event, Recovered, RecoveredRecipient, Recovery, Slot};
+use tokio::time::Instant;
+
+use crate::core::Core;
+use crate::machine::{self, CpuMeter};
+use crate::pressure::Sample;
+use crate::queue::Waiting;
+
+/// How often the machine is looked at.
+const SAMPLE_EVERY: Duration = Duration::from_millis(250);
+/// How often the journal is kept in proportion.
+const COMPACT_EVERY: Duration = Duration::from_secs(1);
+/// How often what is idle is forgotten and what was learned is saved.
+const TIDY_EVERY: Duration = Duration::from_secs(60);
+/// Recovered messages that enter the schedule between two breaths.
+const RECOVER_BATCH: usize = 1000;
+
+/// Polls a shard when its next job is due, as long as the engine lives.
+pub(crate) async fn keep_time(core: Weak<Core>, shard: usize) {
+    loop {
+        let Some(engine) = core.upgrade() else { return };
+        let place = &engine.shards[shard];
+        let moved = place.alarm_moved.notified();
+        let alarm = place.alarm().map(|at| engine.clock.instant(at));
+        tokio::pin!(moved);
+        // Not to keep the engine alive while waiting would need the notification to outlive it;
+        // a bounded wait does as well.
+        let until = alarm.unwrap_or_else(|| Instant::now() + COMPACT_EVERY);
+        let until = until.min(Instant::now() + COMPACT_EVERY);
+        tokio::select! {
+            () = tokio::time::sleep_until(until) => {}
+            () = &mut moved => continue,
+        }
+        if engine.shards[shard].alarm().is_some_and(|at| at <= engine.clock.now()) {
+            engine.turn(shard, |_, _| ());
+        }
+    }
+}
+
+/// Looks at the machine, and tells the gate and the schedules.
+pub(crate) async fn watch(core: Weak<Core>) {
+    let mut cpu = CpuMeter::start();
+    let memory_limit = machine::cgroup_memory_bytes_max();
+    let mut factor = 1.0;
+    loop {
+        tokio::time::sleep(SAMPLE_EVERY).await;
+        let Some(core) = core.upgrade() else { return };
+        let limits = core.policy.load().limits.clone();
+        let journal = core.spool.journal();
+        let sample = Sample {
+            cpu_share: cpu.share(),
+            memory_bytes: machine::memory_bytes(),
+            memory_bytes_max: limits.memory_bytes_max.or(memory_limit),
+            journal_sync: core.sync_time(),
+            disk_free_bytes: machine::disk_free_bytes(&core.data_dir),
+            disk_free_bytes_min: limits.disk_free_bytes_min,
+        };
+        if journal.is_poisoned() && !core.gate.is_poisoned() {
+            tracing::error!("the journal has failed: nothing is accepted until a restart");
+            core.gate.poison();
+        }
+        let new = core.gate.sample(sample);
+        if (new - factor).abs() > f64::EPSILON {
+            factor = new;
+            for shard in 0..core.shards.len() {
+                core.turn(shard, |schedule, _| schedule.pressure(factor));
+            }
+        }
+    }
+}
+
+/// Compacts the journal, records what it had no room for, forgets what is idle.
+pub(crate) async fn tidy(core: Weak<Core>) {
+    let mut tidied = Instant::now();
+    loop {
+        tokio::time::sleep(COMPACT_EVERY).await;
+        let Some(core) = core.upgrade() else { return };
+        core.record_again();
+        let now = core.clock.now();
+        let compacting = Arc::clone(&core);
+        let compacted = tokio::task::spawn_blocking(move || compacting.spool.compact(now)).await;
+        if let Ok(Err(error)) = compacted {
+            tracing::error!(%error, "the journal could not be compacted");
+        }
+        if tidied.elapsed() < TIDY_EVERY {
+            continue;
+        }
+        tidied = Instant::now();
+        core.deliverer.tidy();
+        core.table.expire(now);
+        for shard in &core.shards {
+            shard.tidy(now);
+        }
+        core.save_learned();
+        let retaining = Arc::clone(&core);
+        let retained = tokio::task::spawn_blocking(move || retaining.history.retain(now)).await;
+        if let Ok(Err(error)) = retained {
+            tracing::error!(%error, "history could not be shortened");
+        }
+    }
+}
+
+impl Core {
+    /// Lets what was unsettled at the end of the last run wait for its turn again.
+    pub(crate) fn recover(self: &Arc<Self>, mut recovery: Recovery) {
+        let mut messages = 0_u64;
+        for recovered in &mut recovery {
+            match recovered {
+                Ok(recovered) => self.take_up(&recovered),
+                Err(error) => {
+                    tracing::error!(%error, "recovery stopped: the journal cannot be read");
+                    break;
+                }
+            }
+            messages += 1;
+            if messages.is_multiple_of(RECOVER_BATCH as u64) {
+                std::thread::yield_now();
+            }
+        }
+        for damage in recovery.damage() {
+            tracing::error!(at = ?damage.at, why = %damage.why, "a record of the journal is damaged");
+        }
+        tracing::info!(messages, "recovery has ended");
+    }
+
+    /// Recipients with the same attempts and due time travel together again.
+    fn take_up(self: &Arc<Self>, recovered: &Recovered) {
+        let count = recovered.recipients.len() as u32;
+        self.restore_tenant(&recovered.tenant, count);
+        let message = Waiting {
+            slot: recovered.slot,
+            id: recovered.id,
+            tenant: &recovered.tenant,
+            priority: recovered.priority,
+            expires_at: recovered.expires_at,
+        };
+        let mut waiting: Vec<_> = recovered.recipients.iter().filter(|one| !one.held).collect();
+        self.counters.held.add(u64::from(count) - waiting.len() as u64);
+        waiting.sort_by_key(|one| (one.due_at, one.attempts));
+        for together in waiting.chunk_by(|a, b| (a.due_at, a.attempts) == (b.due_at, b.attempts)) {
+            let with_domain = |one: &'_ &RecoveredRecipient| (one.index, domain_of(&one.address));
+            let recipients: Vec<_> = together.iter().map(with_domain).collect();
+            let first = together[0];
+            self.enqueue(&message, &recipients, first.due_at, first.attempts);
+        }
+    }
+
+    /// Records events that the journal had no room for.
+    fn record_again(&self) {
+        let waiting: Vec<(Slot, Event)> = std::mem::take(&mut *self.unrecorded());
+        for (slot, event) in waiting {
+            match self.spool.record(slot, &event) {
+                Ok(()) => self.announce(event),
+                Err(store::RecordError::Journal(_)) => self.unrecorded().push((slot, event)),
+                Err(error) => tracing::error!(%error, "an event was refused by the spool"),
+            }
+        }
+    }
+
+    /// Accepts nothing more, waits for what is on the wire, and closes all.
+    pub(crate) async fn drain(self: &Arc<Self>, grace: Duration) {
+        self.gate.drain();
+        let deadline = Instant::now() + grace;
+        loop {
+            let ended = self.attempt_ended.notified();
+            tokio::pin!(ended);
+            ended.as_mut().enable();
+            if self.counters.in_flight.get() == 0 {
+                break;
+            }
+            if tokio::time::timeout_at(deadline, ended).await.is_err() {
+                let attempts = self.counters.in_flight.get();
+                tracing::warn!(attempts, "still on the wire when the grace time ended");
+                break;
+            }
+        }
+        let _ = tokio::time::timeout_at(deadline, self.deliverer.close()).await;
+        self.save_learned();
+        self.record_again();
+        let core = Arc::clone(self);
+        let closed = tokio::task::spawn_blocking(move || core.close()).await;
+        if closed.is_err() {
+            tracing::error!("closing the data folder failed");
+        }
+    }
+
+    /// The journal's state, written and synced.
+    fn close(&self) {
+        self.spool.journal().close();
+        self.table.close();
+        if let Err(error) = self.history.flush() {
+            tracing::error!(%error, "history could not be written");
+        }
+    }
+}
+
+/// Starts what runs beside the messages.
+pub(crate) fn start(core: &Arc<Core>, recovery: Recovery) {
+    for shard in 0..core.shards.len() {
+        tokio::spawn(keep_time(Arc::downgrade(core), shard));
+    }
+    tokio::spawn(watch(Arc::downgrade(core)));
+    tokio::spawn(tidy(Arc::downgrade(core)));
+    let recovering = Arc::clone(core);
+    let runtime = tokio::runtime::Handle::current();
+    tokio::task::spawn_blocking(move || {
+        let _runtime = runtime.enter();
+        recovering.recover(recovery);
+    });
+}
+
+/// What stands after an address's last `@`.
+fn domain_of(address: &str) -> &str {
+    address.rsplit_once('@').map_or(address, |(_, domain)| domain)
+}
