@@ -8,6 +8,8 @@ use std::time::Duration;
 use smtp::{Address, Reply};
 use store::{MessageId, Time};
 
+use crate::intake::Taking;
+
 /// The message is durable and ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Accepted {
@@ -126,13 +128,21 @@ impl AcceptError {
 /// Dropped, the message may or may not have been accepted; it is never half-written, and if it is
 /// durable it is delivered.
 #[must_use = "a message is accepted only when this says so"]
-pub struct Pending(pub(crate) Pin<Box<dyn Future<Output = Result<Accepted, AcceptError>> + Send>>);
+pub struct Pending(pub(crate) Taking);
+
+impl Pending {
+    /// Whether it would resolve at once.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.0.is_done()
+    }
+}
 
 impl Future for Pending {
     type Output = Result<Accepted, AcceptError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(context)
+        Pin::new(&mut self.0).poll(context)
     }
 }
 

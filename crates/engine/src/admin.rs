@@ -9,7 +9,7 @@ use store::{Event, Message, MessageId, Slot, Status, Time};
 use crate::accept::AcceptError;
 use crate::batches::Key;
 use crate::core::Core;
-use crate::intake::{lost, refusal};
+use crate::intake::{lost, refusal, table_refusal};
 use crate::queue::{Waiting, with_domains};
 use crate::views::{Filter, MessageView, QueueLine, RecipientView, SiteView};
 
@@ -113,10 +113,15 @@ impl Core {
         for shard in &self.shards {
             let schedule = shard.schedule();
             for site in schedule.sites() {
-                let mine = pools.iter().filter(|pool| site.name.starts_with(&*pool.site));
+                let mine = pools
+                    .iter()
+                    .filter(|pool| site.name.starts_with(&*pool.site));
                 let (open, idle) = mine.fold((0, 0), |(open, idle), pool| {
                     let stats = &pool.stats;
-                    (open + stats.connections_open as u64, idle + stats.connections_idle as u64)
+                    (
+                        open + stats.connections_open as u64,
+                        idle + stats.connections_idle as u64,
+                    )
                 });
                 sites.push(site_view(&site, open, idle));
             }
@@ -140,7 +145,7 @@ impl Core {
             } else {
                 self.table.remove(SUSPENDED, key.as_bytes())
             };
-            let commit = commit.map_err(|error| refusal(&error))?;
+            let commit = commit.map_err(|error| table_refusal(&error))?;
             commit.await.map_err(lost)?;
             self.apply_suspension(what, name, is_suspended);
         }
@@ -149,11 +154,8 @@ impl Core {
 
     /// Takes over what was suspended before this start.
     pub(crate) fn restore_suspensions(self: &Arc<Self>) {
-        let mut keys = Vec::new();
-        self.table.for_each(SUSPENDED, &mut |key, _| {
-            keys.push(String::from_utf8_lossy(key).into_owned());
-        });
-        for key in keys {
+        for (key, _, _) in self.table.entries(SUSPENDED) {
+            let key = String::from_utf8_lossy(&key);
             if let Some((what, name)) = key.split_once('\0') {
                 self.apply_suspension(what, name, true);
             }
@@ -213,19 +215,40 @@ impl Core {
             return Ok(0);
         }
         let now = self.clock.now();
-        for slot in self.spool.slots().into_iter().filter(|slot| meant.has(*slot)) {
+        for slot in self
+            .spool
+            .slots()
+            .into_iter()
+            .filter(|slot| meant.has(*slot))
+        {
             let pending = self.spool.pending(slot);
-            let held: Vec<_> = pending.iter().filter(|one| one.status == Status::Held).collect();
+            let held: Vec<_> = pending
+                .iter()
+                .filter(|one| one.status == Status::Held)
+                .collect();
             let Some(first) = held.first() else { continue };
-            let Ok(message) = self.spool.read(slot) else { continue };
-            if filter.tenant.as_ref().is_some_and(|tenant| *tenant != message.tenant) {
+            let Ok(message) = self.spool.read(slot) else {
+                continue;
+            };
+            if filter
+                .tenant
+                .as_ref()
+                .is_some_and(|tenant| *tenant != message.tenant)
+            {
                 continue;
             }
             let indexes: Vec<u32> = held.iter().map(|one| one.recipient).collect();
-            let Ok(commit) = self.spool.reschedule(slot, &indexes, now) else { continue };
+            let Ok(commit) = self.spool.reschedule(slot, &indexes, now) else {
+                continue;
+            };
             commit.await.map_err(lost)?;
             let recipients = with_domains(&message, &indexes);
-            self.enqueue(&Waiting::of(slot, &message), &recipients, now, first.attempts);
+            self.enqueue(
+                &Waiting::of(slot, &message),
+                &recipients,
+                now,
+                first.attempts,
+            );
             self.counters.held.sub(indexes.len() as u64);
             released += indexes.len() as u64;
         }
@@ -273,7 +296,9 @@ impl Core {
     }
 
     fn cancel_recipients(&self, slot: Slot, recipients: &[u32]) -> u64 {
-        let Ok(message) = self.spool.read(slot) else { return 0 };
+        let Ok(message) = self.spool.read(slot) else {
+            return 0;
+        };
         let pending = self.spool.pending(slot);
         let is_pending = |index: &&u32| pending.iter().any(|one| one.recipient == **index);
         let mut canceled = 0;
@@ -295,7 +320,9 @@ impl Core {
         if send_at > now + ahead_max {
             return Err(AcceptError::TooFarAhead { ahead_max });
         }
-        let Some(slot) = self.spool.find(id) else { return Ok(None) };
+        let Some(slot) = self.spool.find(id) else {
+            return Ok(None);
+        };
         let pending = self.spool.pending(slot);
         let is_untried = |one: &store::Pending| one.status == Status::Accepted && one.due_at > now;
         if pending.is_empty() || !pending.iter().all(is_untried) {
@@ -318,7 +345,14 @@ impl Core {
             self.turn(*shard, |schedule, now| {
                 let lifetime = job.expires_at.saturating_sub(job.due_at);
                 let expires_at = due_at + lifetime;
-                schedule.insert(Job { due_at, expires_at, ..*job }, now);
+                schedule.insert(
+                    Job {
+                        due_at,
+                        expires_at,
+                        ..*job
+                    },
+                    now,
+                );
             });
         }
         match commit {
@@ -365,7 +399,10 @@ struct Names {
 impl Names {
     fn of(schedule: &Schedule) -> Self {
         let site = |site: schedule::SiteView| {
-            (site.id, (site.name, u64::from(site.inflight), site.is_suspended))
+            (
+                site.id,
+                (site.name, u64::from(site.inflight), site.is_suspended),
+            )
         };
         Self {
             sites: schedule.sites().map(site).collect(),
@@ -421,7 +458,7 @@ fn site_view(site: &schedule::SiteView, open: u64, idle: u64) -> SiteView {
         in_flight: site.inflight.into(),
         window: site.window.into(),
         pace_per_s: site.pace_per_s,
-        rate: site.rate.map(|rate| rate.to_string()),
+        rate_per_s: site.rate.map(|rate| rate.per_second()),
         breaker,
         breaker_until,
         suspended: site.is_suspended,
@@ -466,6 +503,7 @@ fn binding(site: &schedule::SiteView) -> (&'static str, String) {
             "engine",
             "as much as the whole engine may send is in flight".to_owned(),
         ),
+        _ => ("other", String::new()),
     }
 }
 

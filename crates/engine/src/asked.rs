@@ -1,13 +1,15 @@
 //! What edges ask of the engine beside the mail: history, and small state that is to survive.
-//!
-//! Bodies are still to come; the signatures are what the edges are written against.
 
-use store::Time;
-use store::history::{Cursor, Page, Query, QueryError};
+use store::history::{MinuteStats, Page, Query, QueryError};
+use store::{Commit, TableError, Time};
 
 use crate::accept::AcceptError;
 use crate::engine::Engine;
+use crate::intake::{lost, table_refusal};
 use crate::views::Filter;
+
+/// The table's space for what edges keep.
+const SPACE: u8 = b'e';
 
 impl Engine {
     /// A page of history. May wait for the disk: call it where that disturbs nobody.
@@ -15,12 +17,13 @@ impl Engine {
     /// # Errors
     /// See [`QueryError`].
     pub fn events(&self, query: &Query) -> Result<Page, QueryError> {
-        let start = || "o0".parse::<Cursor>().expect("a cursor's text");
-        Ok(Page {
-            events: Vec::new(),
-            cursor: query.cursor.unwrap_or_else(start),
-            more: false,
-        })
+        self.core.history.query(query)
+    }
+
+    /// Statistics of each minute from `from` up to `to`.
+    #[must_use]
+    pub fn minutes(&self, from: Time, to: Time) -> Vec<MinuteStats> {
+        self.core.history.minutes(from, to)
     }
 
     /// Takes up recipients that bounced or expired at `since` or later, each at most `times_max`
@@ -43,23 +46,39 @@ impl Engine {
     ///
     /// # Errors
     /// As for `suspend`.
-    #[allow(clippy::unused_async)]
-    pub async fn keep(&self, _key: &str, _value: &[u8]) -> Result<(), AcceptError> {
-        Ok(())
+    pub async fn keep(&self, key: &str, value: &[u8]) -> Result<(), AcceptError> {
+        durable(self.core.table.insert(SPACE, key.as_bytes(), value, None)).await
     }
 
     /// Forgets what was kept under this key; says whether there was anything.
     ///
     /// # Errors
     /// As for `suspend`.
-    #[allow(clippy::unused_async)]
-    pub async fn forget(&self, _key: &str) -> Result<bool, AcceptError> {
-        Ok(false)
+    pub async fn forget(&self, key: &str) -> Result<bool, AcceptError> {
+        let table = &self.core.table;
+        if table.get(SPACE, key.as_bytes()).is_none() {
+            return Ok(false);
+        }
+        durable(table.remove(SPACE, key.as_bytes())).await?;
+        Ok(true)
     }
 
-    /// What is kept under keys that begin with `prefix`.
+    /// What is kept under keys that begin with `prefix`, in no order.
     #[must_use]
-    pub fn kept(&self, _prefix: &str) -> Vec<(String, Vec<u8>)> {
-        Vec::new()
+    pub fn kept(&self, prefix: &str) -> Vec<(String, Vec<u8>)> {
+        let entries = self.core.table.entries(SPACE).into_iter();
+        let texts = entries.filter_map(|(key, value, _)| {
+            let key = std::str::from_utf8(&key).ok()?.to_owned();
+            Some((key, value.to_vec()))
+        });
+        texts.filter(|(key, _)| key.starts_with(prefix)).collect()
     }
+}
+
+/// Waits until a change of the table is durable.
+pub(crate) async fn durable(begun: Result<Commit, TableError>) -> Result<(), AcceptError> {
+    begun
+        .map_err(|error| table_refusal(&error))?
+        .await
+        .map_err(lost)
 }

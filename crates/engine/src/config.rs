@@ -1,6 +1,6 @@
 //! What an engine is told when it is opened.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,8 +33,8 @@ pub struct Config {
     pub dns: Option<Arc<dyn Dns>>,
     /// How the DNS is asked and remembered.
     pub resolver: ResolverOptions,
-    /// Addresses we listen on: MX routes never lead there unless they are allowed to.
-    pub own_addresses: Vec<IpAddr>,
+    /// Where we listen: MX routes never lead there unless they are allowed to.
+    pub listening: Vec<SocketAddr>,
     /// How long history is kept.
     pub history: HistoryOptions,
     /// Memory for content that was just accepted; 32 MiB.
@@ -138,7 +138,7 @@ impl Config {
             tls: None,
             dns: None,
             resolver: ResolverOptions::default(),
-            own_addresses: Vec::new(),
+            listening: Vec::new(),
             history: HistoryOptions::default(),
             cache_bytes_max: 32 << 20,
             shards: 1,

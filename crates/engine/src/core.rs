@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use rustc_hash::FxHashMap;
 use schedule::{Admission, Refusal, TenantId};
 use smtp::Domain;
+use store::spool::Follower;
 use store::{Event, History, Slot, Spool, Status, Table};
 use tokio::sync::{Notify, broadcast};
 
@@ -49,6 +50,8 @@ pub(crate) struct Core {
     followed: AtomicU64,
     /// Events that the journal had no room for.
     unrecorded: Mutex<Vec<(Slot, Event)>>,
+    /// Feeds history.
+    _follower: Follower,
 }
 
 /// The front door's counters, and by which number each tenant goes there.
@@ -67,6 +70,7 @@ pub(crate) struct Parts {
     pub(crate) spool: Spool,
     pub(crate) table: Table,
     pub(crate) history: History,
+    pub(crate) follower: Follower,
     pub(crate) shards: Vec<Shard>,
     pub(crate) resolver: Resolver,
     pub(crate) deliverer: Deliverer,
@@ -83,6 +87,7 @@ impl Core {
             spool: parts.spool,
             table: parts.table,
             history: parts.history,
+            _follower: parts.follower,
             shards: parts.shards.into(),
             batches: Batches::default(),
             resolver: parts.resolver,
@@ -117,6 +122,15 @@ impl Core {
             },
             _ => AcceptError::TenantSuspended,
         })
+    }
+
+    /// Whether the operator lets this tenant hand in mail; counts nothing.
+    pub(crate) fn check_tenant(&self, tenant: &str) -> Result<(), AcceptError> {
+        let policy = self.policy.load();
+        if policy.tenant(tenant).quota.is_suspended {
+            return Err(AcceptError::TenantSuspended);
+        }
+        Ok(())
     }
 
     /// Recipients of a tenant wait that were let in before this start.

@@ -140,7 +140,8 @@ impl Core {
                     (recipient, outcome)
                 });
                 let outcomes: Vec<_> = outcomes.collect();
-                core.settle_failed(slot, &message, Status::Expired, outcomes).await;
+                core.settle_failed(slot, &message, Status::Expired, outcomes)
+                    .await;
             }
             core.batches.forget(key);
         });
@@ -216,7 +217,9 @@ async fn attempt(grant: Grant) {
         Err(error) => {
             let attempts = vec![unresolved(&error); recipients.len()];
             let feedback = schedule::Feedback::Withdrawn;
-            grant.dispose(slot, &message, recipients, attempts, feedback, None).await;
+            grant
+                .dispose(slot, &message, recipients, attempts, feedback, None)
+                .await;
         }
     }
 }
@@ -250,10 +253,21 @@ impl Grant {
         };
         let source = resolved.route.source(message.id.bits());
         let content = message.content.clone();
-        let delivery = self.core.deliverer.deliver(resolved, source, envelope, content).await;
-        let feedback = feedback(delivery.feedback);
-        self.dispose(slot, message, recipients, delivery.attempts, feedback, Some(resolved))
+        let delivery = self
+            .core
+            .deliverer
+            .deliver(resolved, source, envelope, content)
             .await;
+        let feedback = feedback(delivery.feedback);
+        self.dispose(
+            slot,
+            message,
+            recipients,
+            delivery.attempts,
+            feedback,
+            Some(resolved),
+        )
+        .await;
     }
 
     /// Tells the schedule, and records what became of each recipient.
@@ -270,7 +284,8 @@ impl Grant {
         self.core.batches.forget(Key(self.job.key));
         self.settle(slot, message, &mut fates, feedback, resolved);
         for fate in fates {
-            self.record(slot, message, &recipients, &attempts, &fate).await;
+            self.record(slot, message, &recipients, &attempts, &fate)
+                .await;
         }
     }
 
@@ -362,13 +377,18 @@ impl Grant {
         };
         let outcome_of = |recipient: u32| {
             let place = recipients.iter().position(|&index| index == recipient);
-            let mut outcome = place.map_or_else(Outcome::default, |place| attempts[place].outcome.clone());
+            let mut outcome =
+                place.map_or_else(Outcome::default, |place| attempts[place].outcome.clone());
             outcome.attempt = self.job.attempts.saturating_add(1);
             outcome
         };
-        let outcomes = fate.recipients.iter().map(|&index| (index, outcome_of(index)));
+        let outcomes = fate
+            .recipients
+            .iter()
+            .map(|&index| (index, outcome_of(index)));
         if matches!(status, Status::Bounced | Status::Expired) {
-            core.settle_failed(slot, message, status, outcomes.collect()).await;
+            core.settle_failed(slot, message, status, outcomes.collect())
+                .await;
             return;
         }
         for (recipient, outcome) in outcomes {
@@ -387,7 +407,10 @@ fn fates(recipients: &[u32], attempts: &[Attempt]) -> Vec<Fate> {
     let mut fates: Vec<Fate> = Vec::with_capacity(1);
     for (&recipient, attempt) in recipients.iter().zip(attempts) {
         let disposition = attempt.verdict.disposition;
-        match fates.iter_mut().find(|fate| fate.disposition == disposition) {
+        match fates
+            .iter_mut()
+            .find(|fate| fate.disposition == disposition)
+        {
             Some(fate) => fate.recipients.push(recipient),
             None => fates.push(Fate {
                 disposition,

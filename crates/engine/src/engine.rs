@@ -6,20 +6,23 @@ use std::time::Duration;
 use client::TlsContext;
 use schedule::Schedule;
 use smtp::Address;
-use store::{Commit, MessageId, MinuteStats, Page, Query, QueryError, Store, StoreOptions, Table, Time};
+use store::{MessageId, Store, StoreOptions, Time};
 
 use crate::accept::{AcceptError, Accepted, Pending};
+use crate::asked::durable;
 use crate::clock::Clock;
 use crate::config::{Config, Policy};
 use crate::core::{Core, Parts};
 use crate::deliver::Deliverer;
 use crate::idempotency::{self, Claim, ClaimError, Fingerprint, Held, table_key};
-use crate::intake::{lost, refusal};
+use crate::intake::{lost, table_refusal};
 use crate::lifecycle;
 use crate::queue::Shard;
 use crate::route::{HickoryDns, Own, Resolver, Route, Routes};
 use crate::submission::Submission;
-use crate::views::{Filter, Followed, Health, MessageView, QueueLine, SiteView, Stats, Suppression};
+use crate::views::{
+    Filter, Followed, Health, MessageView, QueueLine, SiteView, Stats, Suppression,
+};
 
 /// The table's space for idempotency keys.
 const CLAIMS: u8 = b'i';
@@ -45,7 +48,7 @@ pub enum OpenError {
 /// What it has not delivered by then, the next start takes up; [`Engine::drain`] first is kinder.
 #[derive(Clone)]
 pub struct Engine {
-    core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
 }
 
 impl Engine {
@@ -59,7 +62,9 @@ impl Engine {
         let routes = routes(config.routes.clone())?;
         let tls = match config.tls.clone() {
             Some(tls) => tls,
-            None => TlsContext::new(Vec::new()).map_err(|error| OpenError::Config(error.to_string()))?,
+            None => {
+                TlsContext::new(Vec::new()).map_err(|error| OpenError::Config(error.to_string()))?
+            }
         };
         let dns = match config.dns.clone() {
             Some(dns) => dns,
@@ -70,10 +75,10 @@ impl Engine {
         };
         let own = Own {
             names: vec![config.host.clone()],
-            addresses: config.own_addresses.clone(),
+            listening: config.listening.clone(),
         };
         let store = open_store(&config).await?;
-        let clock = Clock::start(store.newest);
+        let clock = Clock::start(Time::ZERO);
         let shards = config.shards.max(1);
         let mut schedule = config.policy.schedule.clone();
         schedule.inflight_max = schedule.inflight_max.div_ceil(shards as u32);
@@ -89,6 +94,7 @@ impl Engine {
             spool: store.spool,
             table: store.table,
             history: store.history,
+            follower: store.follower,
             shards: (0..shards).map(shard).collect(),
             resolver: Resolver::new(routes, dns, own, config.resolver),
             deliverer: Deliverer::new(tls),
@@ -127,12 +133,6 @@ impl Engine {
     #[must_use]
     pub fn policy(&self) -> Arc<Policy> {
         self.core.policy.load_full()
-    }
-
-    /// The durable table of small state, for edges: spaces `A` to `Z` are theirs.
-    #[must_use]
-    pub fn table(&self) -> &Table {
-        &self.core.table
     }
 
     /// An id for a message that is to be accepted, to be made known before it is.
@@ -188,7 +188,11 @@ impl Engine {
         messages: usize,
     ) -> Result<Claim, ClaimError> {
         let table_key = table_key(tenant, key)?;
-        let held = self.core.claims.hold(&table_key).ok_or(ClaimError::InFlight)?;
+        let held = self
+            .core
+            .claims
+            .hold(&table_key)
+            .ok_or(ClaimError::InFlight)?;
         let known = self.core.table.get(CLAIMS, table_key.as_bytes());
         if let Some((seen, ids)) = known.as_deref().and_then(idempotency::decode) {
             return repeated(seen == fingerprint, ids, messages, held);
@@ -196,8 +200,11 @@ impl Engine {
         let ids: Vec<MessageId> = (0..messages).map(|_| self.next_id()).collect();
         let value = idempotency::encode(&fingerprint, &ids);
         let expires = self.now() + idempotency::KEPT_FOR;
-        let commit = self.core.table.insert(CLAIMS, table_key.as_bytes(), &value, Some(expires));
-        commit.map_err(|error| refusal(&error))?.await.map_err(lost)?;
+        let commit = self
+            .core
+            .table
+            .insert(CLAIMS, table_key.as_bytes(), &value, Some(expires));
+        durable(commit).await?;
         Ok(Claim {
             ids,
             is_repeated: false,
@@ -210,20 +217,6 @@ impl Engine {
     #[must_use]
     pub fn status(&self, id: MessageId) -> Option<MessageView> {
         self.core.status(id)
-    }
-
-    /// What became of messages, by any of a query's conditions. Reads the disk.
-    ///
-    /// # Errors
-    /// What history says.
-    pub fn events(&self, query: &Query) -> Result<Page, QueryError> {
-        self.core.history.query(query)
-    }
-
-    /// Statistics of each minute from `from` up to `to`.
-    #[must_use]
-    pub fn minutes(&self, from: Time, to: Time) -> Vec<MinuteStats> {
-        self.core.history.minutes(from, to)
     }
 
     /// Every event from now on. A follower that falls far behind loses the oldest and is told so.
@@ -293,7 +286,11 @@ impl Engine {
     ///
     /// # Errors
     /// As for `suspend`; `TooFarAhead`.
-    pub async fn reschedule(&self, id: MessageId, send_at: Time) -> Result<Option<()>, AcceptError> {
+    pub async fn reschedule(
+        &self,
+        id: MessageId,
+        send_at: Time,
+    ) -> Result<Option<()>, AcceptError> {
         self.core.reschedule(id, send_at).await
     }
 
@@ -314,7 +311,10 @@ impl Engine {
         reason: &str,
     ) -> Result<(), AcceptError> {
         let (table, now) = (&self.core.table, self.now());
-        let added = self.core.suppressions.add(table, tenant, address.as_str(), reason, now);
+        let added = self
+            .core
+            .suppressions
+            .add(table, tenant, address.as_str(), reason, now);
         durable(added).await
     }
 
@@ -323,8 +323,11 @@ impl Engine {
     /// # Errors
     /// As for `suspend`.
     pub async fn unsuppress(&self, tenant: &str, address: &Address) -> Result<bool, AcceptError> {
-        let removed = self.core.suppressions.remove(&self.core.table, tenant, address.as_str());
-        match removed.map_err(|error| refusal(&error))? {
+        let removed = self
+            .core
+            .suppressions
+            .remove(&self.core.table, tenant, address.as_str());
+        match removed.map_err(|error| table_refusal(&error))? {
             Some(commit) => commit.await.map_err(lost).map(|()| true),
             None => Ok(false),
         }
@@ -377,7 +380,11 @@ async fn open_store(config: &Config) -> Result<Store, OpenError> {
         seed: config.seed,
     };
     let data_dir = config.data_dir.clone();
-    let opened = tokio::task::spawn_blocking(move || Store::open(&data_dir, options)).await;
+    let opened = tokio::task::spawn_blocking(move || {
+        let now = Clock::start(Time::ZERO).now();
+        Store::open(&data_dir, options, now)
+    })
+    .await;
     let failed = |reason: String| OpenError::Data {
         path: config.data_dir.display().to_string(),
         reason,
@@ -385,10 +392,6 @@ async fn open_store(config: &Config) -> Result<Store, OpenError> {
     opened
         .map_err(|error| failed(error.to_string()))?
         .map_err(|error| failed(error.to_string()))
-}
-
-async fn durable(begun: Result<Commit, store::AppendError>) -> Result<(), AcceptError> {
-    begun.map_err(|error| refusal(&error))?.await.map_err(lost)
 }
 
 /// The answer to a key that is known.

@@ -56,7 +56,8 @@ impl Gate {
             let words = crate::pressure::words(&sample);
             tracing::warn!(short_of = what, ?words, "acceptance changes");
         }
-        self.is_refusing.store(refusing.is_some(), Ordering::Relaxed);
+        self.is_refusing
+            .store(refusing.is_some(), Ordering::Relaxed);
         state.pressure.factor()
     }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use smtp::Content;
-use tokio::runtime::Handle;
 use store::{Commit, CommitError, Event, Message, MessageId, Outcome, Said, Slot, Status, Time};
+use tokio::runtime::Handle;
 
 use crate::accept::{AcceptError, Accepted};
 use crate::core::Core;
@@ -56,7 +56,7 @@ impl Core {
             });
         }
         for recipient in recipients {
-            self.check_recipient(&submission.tenant, recipient.address())?;
+            self.check_recipient(&submission.tenant, &recipient.address)?;
         }
         self.admit_tenant(&submission.tenant, recipients.len())
     }
@@ -75,7 +75,11 @@ impl Core {
 
     fn take(self: &Arc<Self>, submission: Submission) -> Result<Taking, AcceptError> {
         let now = self.clock.now();
-        if let Some(known) = submission.options.id.and_then(|id| self.accepted_before(id)) {
+        if let Some(known) = submission
+            .options
+            .id
+            .and_then(|id| self.accepted_before(id))
+        {
             return Ok(Taking::known(self, known));
         }
         let content = self.signed(&submission, now)?;
@@ -99,7 +103,10 @@ impl Core {
     /// Whether a message with this id was accepted: its request comes a second time.
     fn accepted_before(&self, id: MessageId) -> Option<Accepted> {
         let is_known = self.spool.find(id).is_some()
-            || self.history.latest(id).is_ok_and(|events| !events.is_empty());
+            || self
+                .history
+                .latest(id)
+                .is_ok_and(|events| !events.is_empty());
         is_known.then(|| Accepted {
             id,
             accepted_at: id.time(),
@@ -152,7 +159,7 @@ impl Core {
         let recipients = envelope.recipients().iter();
         let routes = recipients
             .take(1)
-            .filter_map(|recipient| self.resolver.route(recipient.address().domain(), tenant));
+            .filter_map(|recipient| self.resolver.route(recipient.address.domain(), tenant));
         let of_route = routes.filter_map(|route| route.max_age).min();
         let limit = of_route.unwrap_or(policy.max_age);
         options.max_age.map_or(limit, |max_age| max_age.min(limit))
@@ -181,7 +188,9 @@ impl Core {
         let suppressed = self.suppress_recipients(slot, message);
         let recipients = 0..message.envelope.recipients().len();
         let recipients = recipients.map(|index| index as u32);
-        let wanted: Vec<u32> = recipients.filter(|index| !suppressed.contains(index)).collect();
+        let wanted: Vec<u32> = recipients
+            .filter(|index| !suppressed.contains(index))
+            .collect();
         let waiting = Waiting::of(slot, message);
         self.enqueue(&waiting, &with_domains(message, &wanted), message.due_at, 0);
     }
@@ -190,7 +199,7 @@ impl Core {
     fn suppress_recipients(self: &Arc<Self>, slot: Slot, message: &Arc<Message>) -> Vec<u32> {
         let mut suppressed = Vec::new();
         for (index, recipient) in message.envelope.recipients().iter().enumerate() {
-            let address = recipient.address().as_str();
+            let address = recipient.address.as_str();
             let Some(suppression) = self.suppressions.find(&message.tenant, address) else {
                 continue;
             };
@@ -211,7 +220,7 @@ impl Core {
 
     /// An event of a recipient, now.
     pub(crate) fn event(&self, message: &Message, recipient: u32, status: Status) -> Event {
-        let address = message.envelope.recipients()[recipient as usize].address();
+        let address = &message.envelope.recipients()[recipient as usize].address;
         Event {
             at: self.clock.now(),
             message: message.id,
@@ -257,6 +266,14 @@ pub(crate) fn refusal(error: &store::AppendError) -> AcceptError {
     }
 }
 
+/// The same where the table did not take a change.
+pub(crate) fn table_refusal(error: &store::TableError) -> AcceptError {
+    match error {
+        store::TableError::Append(error) => refusal(error),
+        _ => AcceptError::Poisoned,
+    }
+}
+
 pub(crate) fn lost(error: CommitError) -> AcceptError {
     match error {
         CommitError::Full => AcceptError::Full,
@@ -289,7 +306,9 @@ impl Taking {
 
     /// Whether it would resolve at once.
     pub(crate) fn is_done(&self) -> bool {
-        self.waits.as_ref().is_none_or(|waits| waits.commit.is_done())
+        self.waits
+            .as_ref()
+            .is_none_or(|waits| waits.commit.is_done())
     }
 }
 

@@ -20,10 +20,17 @@ impl Core {
             let learned = shard.schedule().export_learned();
             for (name, learned) in learned {
                 let value = encode(&learned);
-                if self.table.get(SPACE, name.as_bytes()).is_some_and(|old| old == value[..]) {
+                if self
+                    .table
+                    .get(SPACE, name.as_bytes())
+                    .is_some_and(|old| old == value[..])
+                {
                     continue;
                 }
-                if let Err(error) = self.table.insert(SPACE, name.as_bytes(), &value, Some(expires)) {
+                if let Err(error) = self
+                    .table
+                    .insert(SPACE, name.as_bytes(), &value, Some(expires))
+                {
                     tracing::warn!(%error, "what was learned of sites is not saved");
                     return;
                 }
@@ -33,13 +40,13 @@ impl Core {
 
     /// Gives the schedules what earlier ones learned.
     pub(crate) fn restore_learned(&self) {
-        let mut all = Vec::new();
-        self.table.for_each(SPACE, &mut |key, value| {
-            let name = std::str::from_utf8(key).ok();
-            if let (Some(name), Some(learned)) = (name, decode(value)) {
+        let mut all: Vec<(Arc<str>, Learned)> = Vec::new();
+        for (key, value, _) in self.table.entries(SPACE) {
+            let name = std::str::from_utf8(&key).ok();
+            if let (Some(name), Some(learned)) = (name, decode(&value)) {
                 all.push((Arc::from(name), learned));
             }
-        });
+        }
         for shard in &self.shards {
             shard.schedule().import_learned(all.iter().cloned());
         }

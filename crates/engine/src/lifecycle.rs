@@ -36,7 +36,10 @@ pub(crate) async fn keep_time(core: Weak<Core>, shard: usize) {
             () = tokio::time::sleep_until(until) => {}
             () = &mut moved => continue,
         }
-        if engine.shards[shard].alarm().is_some_and(|at| at <= engine.clock.now()) {
+        if engine.shards[shard]
+            .alarm()
+            .is_some_and(|at| at <= engine.clock.now())
+        {
             engine.turn(shard, |_, _| ());
         }
     }
@@ -81,6 +84,7 @@ pub(crate) async fn tidy(core: Weak<Core>) {
         tokio::time::sleep(COMPACT_EVERY).await;
         let Some(core) = core.upgrade() else { return };
         core.record_again();
+        core.spool.history_durable(core.history.durable());
         let now = core.clock.now();
         let compacting = Arc::clone(&core);
         let compacted = tokio::task::spawn_blocking(move || compacting.spool.compact(now)).await;
@@ -139,12 +143,17 @@ impl Core {
             priority: recovered.priority,
             expires_at: recovered.expires_at,
         };
-        let mut waiting: Vec<_> = recovered.recipients.iter().filter(|one| !one.held).collect();
-        self.counters.held.add(u64::from(count) - waiting.len() as u64);
+        let mut waiting: Vec<_> = recovered
+            .recipients
+            .iter()
+            .filter(|one| !one.held)
+            .collect();
+        self.counters
+            .held
+            .add(u64::from(count) - waiting.len() as u64);
         waiting.sort_by_key(|one| (one.due_at, one.attempts));
         for together in waiting.chunk_by(|a, b| (a.due_at, a.attempts) == (b.due_at, b.attempts)) {
-            let with_domain = |one: &'_ &RecoveredRecipient| (one.index, domain_of(&one.address));
-            let recipients: Vec<_> = together.iter().map(with_domain).collect();
+            let recipients: Vec<_> = together.iter().map(|one| with_domain(one)).collect();
             let first = together[0];
             self.enqueue(&message, &recipients, first.due_at, first.attempts);
         }
@@ -192,7 +201,6 @@ impl Core {
     /// The journal's state, written and synced.
     fn close(&self) {
         self.spool.journal().close();
-        self.table.close();
         if let Err(error) = self.history.flush() {
             tracing::error!(%error, "history could not be written");
         }
@@ -214,7 +222,8 @@ pub(crate) fn start(core: &Arc<Core>, recovery: Recovery) {
     });
 }
 
-/// What stands after an address's last `@`.
-fn domain_of(address: &str) -> &str {
-    address.rsplit_once('@').map_or(address, |(_, domain)| domain)
+/// A recipient's index, and what stands after its address's last `@`.
+fn with_domain(one: &RecoveredRecipient) -> (u32, &str) {
+    let domain = one.address.rsplit_once('@').map(|(_, domain)| domain);
+    (one.index, domain.unwrap_or_default())
 }

@@ -174,7 +174,9 @@ impl Core {
     ) {
         for group in self.groups(waiting, recipients) {
             let shard = &self.shards[group.place.shard];
-            let key = self.batches.key(waiting.slot, waiting.id, &group.recipients);
+            let key = self
+                .batches
+                .key(waiting.slot, waiting.id, &group.recipients);
             self.turn(group.place.shard, |schedule, now| {
                 let job = Job {
                     key: key.0,
@@ -277,5 +279,5 @@ const fn in_flight_per_connection(wire: Wire) -> u16 {
 /// The domain that a recipient is at.
 pub(crate) fn domain(message: &Message, recipient: u32) -> &str {
     let recipients = message.envelope.recipients();
-    recipients[recipient as usize].address().domain()
+    recipients[recipient as usize].address.domain()
 }

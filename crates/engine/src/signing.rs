@@ -74,8 +74,14 @@ mod tests {
     fn the_authors_domain_is_read_from_the_from_field() {
         for (content, domain) in [
             ("From: a@example.org\r\n\r\n", Some("example.org")),
-            ("X: 1\r\nfrom: \"a@b\" <c@Example.org>\r\n\r\n", Some("Example.org")),
-            ("From: A\r\n <a@example.org>\r\nTo: b@example.net\r\n\r\n", Some("example.org")),
+            (
+                "X: 1\r\nfrom: \"a@b\" <c@Example.org>\r\n\r\n",
+                Some("Example.org"),
+            ),
+            (
+                "From: A\r\n <a@example.org>\r\nTo: b@example.net\r\n\r\n",
+                Some("example.org"),
+            ),
             ("To: b@example.net\r\n\r\nFrom: a@example.org\r\n", None),
             ("From: nobody\r\n\r\n", None),
             ("", None),

@@ -22,11 +22,9 @@ impl Suppressions {
     /// Reads what the table has.
     pub(crate) fn load(table: &Table) -> Self {
         let mut all = BTreeMap::new();
-        table.for_each(SPACE, &mut |key, value| {
-            if let Some((key, suppression)) = read(key, value) {
-                all.insert(key, suppression);
-            }
-        });
+        for (key, value, _) in table.entries(SPACE) {
+            all.extend(read(&key, &value));
+        }
         Self {
             all: RwLock::new(all),
         }
@@ -59,7 +57,7 @@ impl Suppressions {
         address: &str,
         reason: &str,
         now: Time,
-    ) -> Result<store::Commit, store::AppendError> {
+    ) -> Result<store::Commit, store::TableError> {
         let key = key(tenant, address);
         let suppression = Suppression {
             address: address.into(),
@@ -78,7 +76,7 @@ impl Suppressions {
         table: &Table,
         tenant: &str,
         address: &str,
-    ) -> Result<Option<store::Commit>, store::AppendError> {
+    ) -> Result<Option<store::Commit>, store::TableError> {
         let key = key(tenant, address);
         let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
         if all.remove(&key).is_none() {
@@ -126,7 +124,10 @@ mod tests {
         };
         let key = key("shop", "Ann@example.org");
         let found = read(key.as_bytes(), &write(&suppression));
-        assert_eq!(found, Some(("shop\0ann@example.org".to_owned(), suppression)));
+        assert_eq!(
+            found,
+            Some(("shop\0ann@example.org".to_owned(), suppression))
+        );
         assert_eq!(read(key.as_bytes(), b"short"), None);
     }
 }

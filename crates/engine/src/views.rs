@@ -82,8 +82,6 @@ pub struct QueueLine {
 pub struct SiteView {
     /// Its name.
     pub name: Arc<str>,
-    /// The route that leads there.
-    pub route: Arc<str>,
     /// Jobs that could go now.
     pub ready: u64,
     /// Jobs whose time has not come.
@@ -110,8 +108,6 @@ pub struct SiteView {
     pub connections_open: u64,
     /// Of them, without work.
     pub connections_idle: u64,
-    /// The last failure seen, in words.
-    pub last_failure: Option<Box<str>>,
 }
 
 /// How the engine is and what it does about it.

@@ -60,8 +60,7 @@ impl World {
     /// What one poll grants.
     fn poll(&mut self) -> Vec<u64> {
         let mut grants = Vec::new();
-        self.schedule
-            .poll(self.now, &mut grants, &mut self.expired);
+        self.schedule.poll(self.now, &mut grants, &mut self.expired);
         self.granted.extend(&grants);
         grants.iter().map(|job| job.key).collect()
     }

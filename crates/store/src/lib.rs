@@ -9,6 +9,7 @@ pub mod history;
 pub mod id;
 pub mod message;
 pub mod spool;
+pub mod store;
 pub mod table;
 
 pub use event::{Event, Outcome, Said, StageTimes, Status};
@@ -16,16 +17,21 @@ pub use history::{
     Cursor, EventSink, EventSource, History, HistoryOptions, MinuteStats, Page, Query,
 };
 pub use id::MessageId;
+pub use journal::{AppendError, Commit, CommitError, Position};
 pub use message::{Message, Priority, Tags};
-pub use spool::{Recovered, Recovery, Slot, Spool, SpoolOptions, SpoolStats};
-pub use table::Table;
+pub use spool::{
+    Pending, ReadError, RecordError, Recovered, RecoveredRecipient, Recovery, Slot, Spool,
+    SpoolOptions, SpoolStats,
+};
+pub use store::{Store, StoreOptions};
+pub use table::{Table, TableError};
 
 /// A moment: time since the Unix epoch.
 pub type Time = std::time::Duration;
 
 /// Where a journal's oldest segment begins.
-fn first_of(journal: &journal::Journal) -> journal::Position {
+fn first_of(journal: &journal::Journal) -> Position {
     let segments = journal.segments();
     let number = segments.first().map_or(0, |oldest| oldest.number);
-    journal::Position::from_u64(u64::from(number) << 32)
+    Position::from_u64(u64::from(number) << 32)
 }

@@ -403,6 +403,16 @@ impl Spool {
         record.map_err(|source| ReadError::Journal { at, source })
     }
 
+    /// A message that is still in memory since it was accepted.
+    #[must_use]
+    pub fn cached(&self, slot: Slot) -> Option<Arc<Message>> {
+        let state = self.lock();
+        let id = state.slots.get(slot)?.id();
+        let message = state.cache.get(slot).filter(|message| message.id == id)?;
+        self.inner.counts.hits.fetch_add(1, Relaxed);
+        Some(message)
+    }
+
     /// The slot of an unsettled message. While what was accepted before the start is being read, none
     /// of that is found.
     #[must_use]
