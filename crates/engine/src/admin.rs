@@ -16,6 +16,9 @@ use crate::views::{Filter, MessageView, QueueLine, RecipientView, SiteView};
 /// The table's space for suspensions; keys are `site NUL name` or `tenant NUL name`.
 const SUSPENDED: u8 = b'p';
 
+/// History is never so far behind.
+const HISTORY_LAG_MAX: Time = Time::from_secs(60);
+
 /// Which messages a filter means; `All` where it says nothing about messages.
 enum Meant {
     All,
@@ -34,16 +37,40 @@ impl Meant {
 impl Core {
     /// A message: from the spool while it lives, then from history.
     pub(crate) fn status(&self, id: MessageId) -> Option<MessageView> {
-        let latest = self.history.latest(id).unwrap_or_default();
+        let view = self.status_now(id);
+        let age = self.clock.now().saturating_sub(id.time());
+        let is_settling = |view: &MessageView| view.recipients.iter().any(|one| one.at.is_zero());
+        match &view {
+            Some(view) if !is_settling(view) => {}
+            // What is older, history knows.
+            None if age > HISTORY_LAG_MAX => return None,
+            _ => {
+                self.catch_up();
+                return self.status_now(id);
+            }
+        }
+        view
+    }
+
+    /// Makes history hear of everything that was recorded before this.
+    fn catch_up(&self) {
+        // What a journal that fails has not taken, history is not told of either.
+        let _ = self.spool.journal().flush().wait();
+        self.spool.follow();
+    }
+
+    fn status_now(&self, id: MessageId) -> Option<MessageView> {
         let slot = self.spool.find(id);
         let message = slot.and_then(|slot| self.spool.read(slot).ok());
         let message = message.filter(|message| message.id == id);
+        let latest = self.history.latest(id).unwrap_or_default();
         match (slot, message) {
             (Some(slot), Some(message)) => Some(self.live_view(slot, message, &latest)),
             _ => past_view(id, latest),
         }
     }
 
+    /// Recipients of which history has not heard yet how they ended are shown with a time of zero.
     fn live_view(&self, slot: Slot, message: Arc<Message>, latest: &[Event]) -> MessageView {
         let pending = self.spool.pending(slot);
         let view = |(index, recipient): (usize, &smtp::Recipient)| {
@@ -52,20 +79,20 @@ impl Core {
                 index,
                 address: recipient.address.as_str().into(),
                 status: Status::Accepted,
-                at: message.accepted_at,
-                due_at: Some(message.due_at),
+                at: Time::ZERO,
+                due_at: None,
                 outcome: None,
             };
             let last = latest.iter().find(|event| event.recipient == index);
             if let Some(pending) = pending.iter().find(|pending| pending.recipient == index) {
-                view.status = pending.status;
+                (view.status, view.at) = (pending.status, message.accepted_at);
                 view.due_at = (pending.status != Status::Held).then_some(pending.due_at);
                 if let Ok(Some((at, outcome))) = self.spool.last_outcome(slot, index) {
                     (view.at, view.outcome) = (at, Some(outcome));
                 }
-            } else if let Some(last) = last {
+            } else if let Some(last) = last.filter(|last| last.status.is_terminal()) {
                 (view.status, view.at) = (last.status, last.at);
-                (view.due_at, view.outcome) = (None, last.outcome.clone());
+                view.outcome.clone_from(&last.outcome);
             }
             view
         };

@@ -10,6 +10,7 @@ use smtp::Domain;
 use store::spool::Follower;
 use store::{Event, History, Slot, Spool, Status, Table};
 use tokio::sync::{Notify, broadcast};
+use tokio::task::JoinSet;
 
 use crate::accept::AcceptError;
 use crate::batches::Batches;
@@ -35,7 +36,7 @@ pub(crate) struct Core {
     pub(crate) spool: Spool,
     pub(crate) table: Table,
     pub(crate) history: History,
-    pub(crate) shards: Box<[Shard]>,
+    pub(crate) shards: Box<[Arc<Shard>]>,
     pub(crate) batches: Batches,
     pub(crate) resolver: Resolver,
     pub(crate) deliverer: Deliverer,
@@ -50,6 +51,8 @@ pub(crate) struct Core {
     followed: AtomicU64,
     /// Events that the journal had no room for.
     unrecorded: Mutex<Vec<(Slot, Event)>>,
+    /// Clocks and housekeeping; they end with the core, or when it is drained.
+    beside: Mutex<JoinSet<()>>,
     /// Feeds history.
     _follower: Follower,
 }
@@ -88,7 +91,7 @@ impl Core {
             table: parts.table,
             history: parts.history,
             _follower: parts.follower,
-            shards: parts.shards.into(),
+            shards: parts.shards.into_iter().map(Arc::new).collect(),
             batches: Batches::default(),
             resolver: parts.resolver,
             deliverer: parts.deliverer,
@@ -100,6 +103,7 @@ impl Core {
             followers: broadcast::channel(FOLLOWED_MAX).0,
             followed: AtomicU64::new(0),
             unrecorded: Mutex::default(),
+            beside: Mutex::default(),
         }
     }
 
@@ -163,6 +167,10 @@ impl Core {
 
     fn tenants(&self) -> MutexGuard<'_, Tenants> {
         self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn beside(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.beside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn unrecorded(&self) -> MutexGuard<'_, Vec<(Slot, Event)>> {

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::core::Core;
 use crate::machine::{self, CpuMeter};
 use crate::pressure::Sample;
-use crate::queue::Waiting;
+use crate::queue::{Shard, Waiting};
 
 /// How often the machine is looked at.
 const SAMPLE_EVERY: Duration = Duration::from_millis(250);
@@ -21,32 +21,28 @@ const TIDY_EVERY: Duration = Duration::from_secs(60);
 const RECOVER_BATCH: usize = 1000;
 
 /// Polls a shard when its next job is due, as long as the engine lives.
-pub(crate) async fn keep_time(core: Weak<Core>, shard: usize) {
+async fn keep_time(core: Weak<Core>, shard: Arc<Shard>, number: usize) {
     loop {
-        let Some(engine) = core.upgrade() else { return };
-        let place = &engine.shards[shard];
-        let moved = place.alarm_moved.notified();
-        let alarm = place.alarm().map(|at| engine.clock.instant(at));
-        tokio::pin!(moved);
-        // Not to keep the engine alive while waiting would need the notification to outlive it;
-        // a bounded wait does as well.
-        let until = alarm.unwrap_or_else(|| Instant::now() + COMPACT_EVERY);
-        let until = until.min(Instant::now() + COMPACT_EVERY);
+        let moved = shard.alarm_moved.notified();
+        let Some(clock) = core.upgrade().map(|core| core.clock) else {
+            return;
+        };
+        let alarm = shard.alarm().map(|at| clock.instant(at));
+        // Bounded, so that the end of the engine is noticed.
+        let latest = Instant::now() + COMPACT_EVERY;
         tokio::select! {
-            () = tokio::time::sleep_until(until) => {}
-            () = &mut moved => continue,
+            () = tokio::time::sleep_until(alarm.map_or(latest, |at| at.min(latest))) => {}
+            () = moved => continue,
         }
-        if engine.shards[shard]
-            .alarm()
-            .is_some_and(|at| at <= engine.clock.now())
-        {
-            engine.turn(shard, |_, _| ());
+        let Some(core) = core.upgrade() else { return };
+        if shard.alarm().is_some_and(|at| at <= core.clock.now()) {
+            core.turn(number, |_, _| ());
         }
     }
 }
 
 /// Looks at the machine, and tells the gate and the schedules.
-pub(crate) async fn watch(core: Weak<Core>) {
+async fn watch(core: Weak<Core>) {
     let mut cpu = CpuMeter::start();
     let memory_limit = machine::cgroup_memory_bytes_max();
     let mut factor = 1.0;
@@ -78,7 +74,7 @@ pub(crate) async fn watch(core: Weak<Core>) {
 }
 
 /// Compacts the journal, records what it had no room for, forgets what is idle.
-pub(crate) async fn tidy(core: Weak<Core>) {
+async fn tidy(core: Weak<Core>) {
     let mut tidied = Instant::now();
     loop {
         tokio::time::sleep(COMPACT_EVERY).await;
@@ -114,6 +110,9 @@ impl Core {
     pub(crate) fn recover(self: &Arc<Self>, mut recovery: Recovery) {
         let mut messages = 0_u64;
         for recovered in &mut recovery {
+            if self.gate.is_draining() {
+                return;
+            }
             match recovered {
                 Ok(recovered) => self.take_up(&recovered),
                 Err(error) => {
@@ -188,6 +187,8 @@ impl Core {
                 break;
             }
         }
+        let mut beside = std::mem::take(&mut *self.beside());
+        beside.shutdown().await;
         let _ = tokio::time::timeout_at(deadline, self.deliverer.close()).await;
         self.save_learned();
         self.record_again();
@@ -200,7 +201,13 @@ impl Core {
 
     /// The journal's state, written and synced.
     fn close(&self) {
-        self.spool.journal().close();
+        if let Err(error) = self.spool.journal().close() {
+            tracing::error!(%error, "the journal could not be closed well");
+        }
+        if let Err(error) = self.table.close() {
+            tracing::error!(%error, "the state could not be closed well");
+        }
+        self.spool.follow();
         if let Err(error) = self.history.flush() {
             tracing::error!(%error, "history could not be written");
         }
@@ -209,17 +216,16 @@ impl Core {
 
 /// Starts what runs beside the messages.
 pub(crate) fn start(core: &Arc<Core>, recovery: Recovery) {
-    for shard in 0..core.shards.len() {
-        tokio::spawn(keep_time(Arc::downgrade(core), shard));
+    let mut beside = core.beside();
+    for (number, shard) in core.shards.iter().enumerate() {
+        beside.spawn(keep_time(Arc::downgrade(core), Arc::clone(shard), number));
     }
-    tokio::spawn(watch(Arc::downgrade(core)));
-    tokio::spawn(tidy(Arc::downgrade(core)));
+    beside.spawn(watch(Arc::downgrade(core)));
+    beside.spawn(tidy(Arc::downgrade(core)));
+    drop(beside);
     let recovering = Arc::clone(core);
-    let runtime = tokio::runtime::Handle::current();
-    tokio::task::spawn_blocking(move || {
-        let _runtime = runtime.enter();
-        recovering.recover(recovery);
-    });
+    // Blocking tasks see the runtime they were spawned on: what is taken up can be started.
+    tokio::task::spawn_blocking(move || recovering.recover(recovery));
 }
 
 /// A recipient's index, and what stands after its address's last `@`.

@@ -251,6 +251,14 @@ impl Table {
         self.len() == 0
     }
 
+    /// Makes all of it durable and ends the journal: nothing can be changed any more.
+    ///
+    /// # Errors
+    /// Those of [`Journal::close`].
+    pub fn close(&self) -> Result<(), CommitError> {
+        self.inner.journal.close()
+    }
+
     /// Removes what expires at `now` or before. Returns how many. Nothing is written: a restart leaves
     /// them out as well.
     pub fn expire(&self, now: Time) -> usize {

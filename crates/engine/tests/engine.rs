@@ -1,0 +1,223 @@
+//! A whole engine in front of a sink: what is accepted comes out, and every outcome is told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::Relay;
+use engine::route::{Route, Via};
+use engine::{Config, Engine, Options, Submission};
+use sink::{Rule, Sink};
+use smtp::{Content, Envelope};
+use store::{Event, MessageId, Status};
+
+struct Bench {
+    sink: Sink,
+    folder: tempfile::TempDir,
+}
+
+impl Bench {
+    async fn new(rules: &[&str]) -> Self {
+        let mut builder = Sink::builder().keep_records();
+        for rule in rules {
+            builder = builder.rule(rule.parse::<Rule>().expect("a rule"));
+        }
+        Self {
+            sink: builder.start().await.unwrap(),
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn config(&self) -> Config {
+        let host: smtp::Domain = "mail.example.org".parse().unwrap();
+        let relay = Relay::plaintext(self.sink.addr());
+        let mut config = Config::new(self.folder.path(), host.clone());
+        config.routes = vec![Route::new("relay", Via::Smarthosts(vec![relay]), host)];
+        config
+    }
+
+    async fn engine(&self) -> Engine {
+        Engine::open(self.config()).await.unwrap()
+    }
+
+    fn delivered_to(&self) -> Vec<String> {
+        let records = self.sink.records();
+        let mut to: Vec<String> = records.into_iter().flat_map(|record| record.to).collect();
+        to.sort();
+        to
+    }
+}
+
+fn submission(to: &[&str]) -> Submission {
+    let recipients = to
+        .iter()
+        .map(|to| to.parse::<smtp::Address>().unwrap().into());
+    let from: smtp::Address = "app@example.org".parse().unwrap();
+    Submission {
+        tenant: "default".into(),
+        envelope: Arc::new(Envelope::new(from, recipients.collect()).unwrap()),
+        content: Content::from_text(b"From: app@example.org\nSubject: hi\n\nhello\n").unwrap(),
+        options: Options::default(),
+    }
+}
+
+/// The last event of each recipient, once all have one that `is_wanted`.
+async fn settled(engine: &Engine, id: MessageId, is_wanted: fn(Status) -> bool) -> Vec<Status> {
+    let mut follower = engine.follow();
+    loop {
+        let view = engine.status(id).expect("the message is known");
+        let statuses: Vec<Status> = view.recipients.iter().map(|one| one.status).collect();
+        if statuses.iter().all(|status| is_wanted(*status)) {
+            return statuses;
+        }
+        // Woken by the next event; history may take a moment longer.
+        let next = tokio::time::timeout(Duration::from_millis(50), follower.next());
+        let _: Result<Result<Option<engine::views::Followed>, _>, _> = next.await;
+    }
+}
+
+async fn terminal(engine: &Engine, id: MessageId) -> Vec<Status> {
+    settled(engine, id, Status::is_terminal).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_accepted_is_delivered_and_the_timeline_says_so() {
+    let bench = Bench::new(&[]).await;
+    let engine = bench.engine().await;
+    let accepted = engine.accept(submission(&["a@example.net"])).await.unwrap();
+    assert_eq!(terminal(&engine, accepted.id).await, [Status::Delivered]);
+    assert_eq!(bench.delivered_to(), ["a@example.net"]);
+
+    let query = store::Query {
+        message: Some(accepted.id),
+        order: store::history::Order::Oldest,
+        ..store::Query::default()
+    };
+    let events: Vec<Event> = engine.events(&query).unwrap().events;
+    let statuses: Vec<Status> = events.iter().map(|event| event.status).collect();
+    assert_eq!(statuses, [Status::Accepted, Status::Delivered]);
+    let outcome = events[1].outcome.as_ref().unwrap();
+    assert_eq!((outcome.attempt, outcome.said.code), (1, 250));
+    assert_eq!(*outcome.site, *"relay");
+    engine.drain(Duration::from_secs(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outcomes_of_several_recipients_are_kept_apart_in_one_transaction() {
+    let rules = [
+        "at = 'rcpt', reply = '550 5.1.1 no such user', address = 'nobody@example.net'",
+        "at = 'rcpt', reply = '452 4.2.2 full', address = 'full@example.net'",
+    ];
+    let bench = Bench::new(&rules).await;
+    let engine = bench.engine().await;
+    let to = ["a@example.net", "nobody@example.net", "full@example.net"];
+    let accepted = engine.accept(submission(&to)).await.unwrap();
+    let is_tried = |status: Status| status != Status::Accepted;
+    let statuses = settled(&engine, accepted.id, is_tried).await;
+    assert_eq!(
+        statuses,
+        [Status::Delivered, Status::Bounced, Status::Deferred]
+    );
+    assert_eq!(bench.sink.records().len(), 1);
+    let view = engine.status(accepted.id).unwrap();
+    assert!(view.recipients[2].due_at.unwrap() > engine.now());
+    assert_eq!(view.recipients[1].outcome.as_ref().unwrap().said.code, 550);
+
+    let suppressed = engine.suppressions("default");
+    assert_eq!(&*suppressed[0].address, "nobody@example.net");
+    let again = engine
+        .accept(submission(&["nobody@example.net"]))
+        .await
+        .unwrap();
+    assert_eq!(terminal(&engine, again.id).await, [Status::Suppressed]);
+    engine.drain(Duration::from_secs(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_takes_up_what_waits_and_sends_none_of_it_early() {
+    let bench = Bench::new(&["at = 'rcpt', reply = '450 4.2.0 later'"]).await;
+    let engine = bench.engine().await;
+    let accepted = engine
+        .accept(submission(&["later@example.net"]))
+        .await
+        .unwrap();
+    settled(&engine, accepted.id, |status| status == Status::Deferred).await;
+    let due_at = engine.status(accepted.id).unwrap().recipients[0].due_at;
+    engine.drain(Duration::from_secs(5)).await;
+    drop(engine);
+
+    let engine = bench.engine().await;
+    let mut line = engine.queue(&engine::views::Filter::default());
+    while line.is_empty() {
+        tokio::task::yield_now().await;
+        line = engine.queue(&engine::views::Filter::default());
+    }
+    assert_eq!((line[0].ready, line[0].waiting), (0, 1));
+    let view = engine.status(accepted.id).unwrap();
+    assert_eq!(view.recipients[0].due_at, due_at);
+    assert_eq!(view.recipients[0].outcome.as_ref().unwrap().attempt, 1);
+    assert_eq!(engine.stats().in_flight, 0);
+    engine.drain(Duration::from_secs(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scheduled_message_can_be_moved_and_canceled_until_it_leaves() {
+    let bench = Bench::new(&[]).await;
+    let engine = bench.engine().await;
+    let mut later = submission(&["a@example.net"]);
+    later.options.send_at = Some(engine.now() + Duration::from_secs(3600));
+    let accepted = engine.accept(later).await.unwrap();
+    let soon = engine.now() + Duration::from_secs(1800);
+    assert_eq!(engine.reschedule(accepted.id, soon).await, Ok(Some(())));
+    assert_eq!(
+        engine.status(accepted.id).unwrap().recipients[0].due_at,
+        Some(soon)
+    );
+    let filter = engine::views::Filter {
+        message: Some(accepted.id),
+        ..engine::views::Filter::default()
+    };
+    assert_eq!(engine.cancel(&filter).await, Ok(1));
+    assert_eq!(terminal(&engine, accepted.id).await, [Status::Canceled]);
+    assert_eq!(engine.cancel(&filter).await, Ok(0));
+    assert!(bench.delivered_to().is_empty());
+    engine.drain(Duration::from_secs(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspended_site_waits_until_it_is_resumed() {
+    let bench = Bench::new(&[]).await;
+    let engine = bench.engine().await;
+    let first = engine.accept(submission(&["a@example.net"])).await.unwrap();
+    terminal(&engine, first.id).await;
+    let site = engine::views::Filter {
+        site: Some("relay".into()),
+        ..engine::views::Filter::default()
+    };
+    engine.suspend(&site).await.unwrap();
+    let second = engine.accept(submission(&["b@example.net"])).await.unwrap();
+    assert_eq!(engine.site("relay").unwrap().binding, "suspended");
+    assert_eq!(bench.delivered_to(), ["a@example.net"]);
+    engine.resume(&site).await.unwrap();
+    assert_eq!(terminal(&engine, second.id).await, [Status::Delivered]);
+    engine.drain(Duration::from_secs(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_claim_twice_makes_one_message() {
+    let bench = Bench::new(&[]).await;
+    let engine = bench.engine().await;
+    for is_repeated in [false, true] {
+        let claim = engine.claim("default", "key", [1; 32], 1).await.unwrap();
+        assert_eq!(claim.is_repeated, is_repeated);
+        let twin = engine.claim("default", "key", [1; 32], 1).await;
+        assert_eq!(twin.unwrap_err(), engine::ClaimError::InFlight);
+        let mut message = submission(&["a@example.net"]);
+        message.options.id = Some(claim.ids[0]);
+        let accepted = engine.accept(message).await.unwrap();
+        assert_eq!(terminal(&engine, accepted.id).await, [Status::Delivered]);
+    }
+    let other = engine.claim("default", "key", [2; 32], 1).await;
+    assert_eq!(other.unwrap_err(), engine::ClaimError::OtherRequest);
+    assert_eq!(bench.delivered_to(), ["a@example.net"]);
+    engine.drain(Duration::from_secs(5)).await;
+}
