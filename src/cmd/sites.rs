@@ -33,7 +33,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         ("breaker", "breaker"),
         ("suspended", "suspended"),
         ("bound by", "binding"),
-        ("last failure", "last_failure"),
+        ("why", "why"),
     ];
     list::show(
         &args.server,

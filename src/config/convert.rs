@@ -12,13 +12,13 @@ impl Config {
     /// What the engine is opened with.
     pub(crate) fn engine(&self) -> engine::Config {
         let mut config = engine::Config::new(&self.data_dir, self.host.clone());
-        let limits = &mut config.limits;
+        let limits = &mut config.policy.limits;
         limits.message_bytes_max = self.message_bytes_max();
         limits.recipients_max = self.limits.recipients_max.get() as usize;
         limits.ahead_max = self.limits.ahead_max;
         limits.memory_bytes_max = self.limits.memory_max.map(|size| size.0);
         limits.disk_free_bytes_min = self.limits.disk_free_min.0;
-        config.max_age = self.retry.max_age;
+        config.policy.max_age = self.retry.max_age;
         config
     }
 

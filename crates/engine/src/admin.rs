@@ -485,7 +485,7 @@ fn site_view(site: &schedule::SiteView, open: u64, idle: u64) -> SiteView {
         in_flight: site.inflight.into(),
         window: site.window.into(),
         pace_per_s: site.pace_per_s,
-        rate_per_s: site.rate.map(|rate| rate.per_second()),
+        rate_per_s: site.rate.map(flow::rate::RateLimit::per_second),
         breaker,
         breaker_until,
         suspended: site.is_suspended,

@@ -50,7 +50,10 @@ fn digest(id: MessageId) -> u16 {
 
 /// The batches of all messages.
 #[derive(Debug, Default)]
-pub(crate) struct Batches(Mutex<FxHashMap<Slot, Vec<Option<Box<[u32]>>>>>);
+pub(crate) struct Batches(Mutex<BySlot>);
+
+/// The batches of each message, by number; `None` where one is free.
+type BySlot = FxHashMap<Slot, Vec<Option<Box<[u32]>>>>;
 
 impl Batches {
     /// A key that stands for `recipients` of the message.
@@ -98,7 +101,7 @@ impl Batches {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, FxHashMap<Slot, Vec<Option<Box<[u32]>>>>> {
+    fn lock(&self) -> MutexGuard<'_, BySlot> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

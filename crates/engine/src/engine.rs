@@ -382,7 +382,7 @@ async fn open_store(config: &Config) -> Result<Store, OpenError> {
     let data_dir = config.data_dir.clone();
     let opened = tokio::task::spawn_blocking(move || {
         let now = Clock::start(Time::ZERO).now();
-        Store::open(&data_dir, options, now)
+        Store::open(&data_dir, &options, now)
     })
     .await;
     let failed = |reason: String| OpenError::Data {

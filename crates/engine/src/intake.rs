@@ -73,7 +73,7 @@ impl Core {
         })
     }
 
-    fn take(self: &Arc<Self>, submission: Submission) -> Result<Taking, AcceptError> {
+    pub(crate) fn take(self: &Arc<Self>, submission: Submission) -> Result<Taking, AcceptError> {
         let now = self.clock.now();
         if let Some(known) = submission
             .options

@@ -17,6 +17,8 @@ const SAMPLE_EVERY: Duration = Duration::from_millis(250);
 const COMPACT_EVERY: Duration = Duration::from_secs(1);
 /// How often what is idle is forgotten and what was learned is saved.
 const TIDY_EVERY: Duration = Duration::from_secs(60);
+/// A pool that no message used for so long is closed.
+const POOL_IDLE_MAX: Duration = Duration::from_secs(300);
 /// Recovered messages that enter the schedule between two breaths.
 const RECOVER_BATCH: usize = 1000;
 
@@ -91,7 +93,7 @@ async fn tidy(core: Weak<Core>) {
             continue;
         }
         tidied = Instant::now();
-        core.deliverer.tidy();
+        core.deliverer.tidy(POOL_IDLE_MAX);
         core.table.expire(now);
         for shard in &core.shards {
             shard.tidy(now);

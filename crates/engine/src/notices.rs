@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use smtp::{Content, Envelope};
 use store::{Message, Outcome, Status};
 
 use crate::core::Core;
+use crate::dsn::{Action, Affected, Notice};
+use crate::submission::{Options, Submission};
 
 impl Core {
     /// Writes a notice to the reverse-path and waits until it is durable, so that a crash can
@@ -15,7 +18,55 @@ impl Core {
         status: Status,
         outcomes: &[(u32, Outcome)],
     ) {
-        let _ = (message, status, outcomes);
+        if !self.policy.load().notices {
+            return;
+        }
+        let Some((envelope, content)) = self.notice(message, status, outcomes) else {
+            return;
+        };
+        let submission = Submission {
+            tenant: Arc::clone(&message.tenant),
+            envelope: Arc::new(envelope),
+            content,
+            options: Options::default(),
+        };
+        // Not through the front door: what a tenant may hand in does not bound what it is told.
+        match self.take(submission) {
+            Ok(taking) => match Box::pin(taking).await {
+                Ok(_) => self.counters.notices.add(1),
+                Err(error) => tracing::error!(%error, message = %message.id, "a notice was lost"),
+            },
+            Err(error) => tracing::error!(%error, message = %message.id, "a notice was lost"),
+        }
+    }
+
+    fn notice(
+        &self,
+        message: &Message,
+        status: Status,
+        outcomes: &[(u32, Outcome)],
+    ) -> Option<(Envelope, Content)> {
+        let action = match status {
+            Status::Expired => Action::Expired,
+            _ => Action::Failed,
+        };
+        let recipients: Vec<_> = outcomes
+            .iter()
+            .map(|(recipient, outcome)| Affected {
+                recipient: *recipient as usize,
+                action,
+                outcome,
+            })
+            .collect();
+        let now = self.clock.now();
+        let notice = Notice {
+            message,
+            host: &self.host,
+            id: self.spool.next_id(now),
+            now,
+            recipients: &recipients,
+        };
+        notice.compose()
     }
 
     /// Puts a recipient on the suppression list that was refused for good as one that is not there

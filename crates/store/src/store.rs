@@ -72,7 +72,7 @@ impl Store {
     ///
     /// # Errors
     /// See [`OpenError`].
-    pub fn open(data_dir: &Path, options: StoreOptions, now: Time) -> Result<Self, OpenError> {
+    pub fn open(data_dir: &Path, options: &StoreOptions, now: Time) -> Result<Self, OpenError> {
         let history = History::open(&data_dir.join("history"), &options.history)?;
         let (table, damage) =
             Table::open(open_journal(data_dir, "state")?, now).map_err(OpenError::Table)?;

@@ -306,8 +306,6 @@ pub(crate) async fn cancel(
 #[derive(Serialize, ToSchema, Debug)]
 pub(crate) struct SiteState {
     name: String,
-    /// The route that leads there.
-    route: String,
     ready: u64,
     waiting: u64,
     in_flight: u64,
@@ -330,15 +328,12 @@ pub(crate) struct SiteState {
     why: String,
     connections_open: u64,
     connections_idle: u64,
-    /// The last failure seen, in words.
-    last_failure: Option<Box<str>>,
 }
 
 impl From<SiteView> for SiteState {
     fn from(view: SiteView) -> Self {
         Self {
             name: view.name.to_string(),
-            route: view.route.to_string(),
             ready: view.ready,
             waiting: view.waiting,
             in_flight: view.in_flight,
@@ -352,7 +347,6 @@ impl From<SiteView> for SiteState {
             why: view.why,
             connections_open: view.connections_open,
             connections_idle: view.connections_idle,
-            last_failure: view.last_failure,
         }
     }
 }
