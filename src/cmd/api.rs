@@ -4,6 +4,7 @@
 //! valid while it runs, for whoever may read that folder may as well read the mail in it.
 
 use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -61,7 +62,7 @@ impl ServerArgs {
         let local_base = local
             .as_ref()
             .and_then(|(_, listening)| listening.http)
-            .map(|address| format!("http://{address}"));
+            .map(|address| format!("http://{}", reachable(address)));
         let base = self.server.clone().or_else(|| local_base.clone());
         let base = base.ok_or_else(|| {
             let text = "no server found: is `mailrail serve` running? --server URL or --data-dir DIR \
@@ -97,6 +98,17 @@ impl ServerArgs {
         }
         Ok(local.and_then(|dir| crate::listening::read_operator_key(dir).ok()))
     }
+}
+
+/// Where to dial what listens: whoever listens everywhere listens on loopback too.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
 }
 
 fn agent(base: &str) -> Result<Agent, Stop> {

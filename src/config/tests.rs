@@ -6,6 +6,7 @@ use std::fmt::Write;
 
 use client::{TlsMode, Wire};
 use engine::route::Pattern;
+use message::dkim::{Algorithm, SigningKey};
 use route::Hops;
 
 /// Beside files that the tests make.
@@ -13,15 +14,18 @@ fn parse_in(folder: &Path, text: &str) -> Result<Config, Vec<Mistake>> {
     parse(text, folder, Given::new())
 }
 
+/// Of `secret`.
+const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$VbpMxy7kB3c/KFdfuy37QA$DwZ+OxbTLrtYPlpOzyqBrTFXBjVywuh1foLWDBQUCIo";
+
 /// `HASH` in the text becomes one.
 fn right(text: &str) -> Config {
-    let hash = match text.contains("HASH") {
-        true => server::auth::PasswordHash::make("secret").to_string(),
-        false => String::new(),
-    };
-    let text = &text.replace("HASH", &hash);
+    let text = &text.replace("HASH", HASH);
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("password"), "s3cret\n").unwrap();
+    if text.contains("key.pem") {
+        let key = SigningKey::generate(Algorithm::Ed25519).unwrap();
+        std::fs::write(folder.path().join("key.pem"), key.to_pem().unwrap()).unwrap();
+    }
     parse_in(folder.path(), text).unwrap_or_else(|mistakes| panic!("{mistakes:#?}"))
 }
 
@@ -392,4 +396,62 @@ fn mistakes_print_as_file_line_path_and_words() {
         lines[1].starts_with(&format!("{path}:4: limits.idle_max: ")),
         "{mistakes}"
     );
+}
+
+/// `(table, setting, default)` of everything that can be set: what is read of one table of each kind.
+fn settings() -> Vec<(String, String, String)> {
+    let text = "[[route]]\ndomain = \"a.example\"\ntenant = \"default\"\nvia = \"smtp://a\"\n\
+        [[route]]\ndomain = \"*\"\nvia = [{ relay = \"smtp://a\" }]\n\
+        [[source]]\nname = \"a\"\nip = \"192.0.2.1\"\n\
+        [[tenant]]\nname = \"a\"\nuser = [{ name = \"u\", password_hash = \"HASH\" }]\n\
+        [[dkim]]\ndomain = \"a.example\"\nselector = \"s\"\nkey = \"key.pem\"\n";
+    let mut settings = Vec::new();
+    for shown in right(text)
+        .shown
+        .iter()
+        .filter(|shown| !shown.key.is_empty())
+    {
+        let mut table = shown.table.clone();
+        table.retain(|c| c != '[' && c != ']' && !c.is_ascii_digit());
+        let default = match (shown.key, &shown.origin) {
+            ("host", _) => "this machine's name".to_owned(),
+            ("via" | "tenant", _) | (_, Origin::Unset) => "–".to_owned(),
+            (_, Origin::Default) => format!("`{}`", shown.value),
+            _ => "must".to_owned(),
+        };
+        let setting = (table, shown.key.to_owned(), default);
+        if !settings.contains(&setting) {
+            settings.push(setting);
+        }
+    }
+    settings.sort();
+    settings
+}
+
+#[test]
+fn the_guide_has_every_setting_with_its_default_and_no_other() {
+    let guide = include_str!("../../docs/guide/config.md");
+    let (mut table, mut written) = (String::new(), Vec::new());
+    for line in guide.lines() {
+        if let Some(header) = line.strip_prefix("##") {
+            table = header.trim_matches(['#', ' ', '`', '[', ']']).to_owned();
+        }
+        let mut cells = line.split(" | ");
+        let first = cells.next().unwrap_or_default();
+        let key = first
+            .strip_prefix("| `")
+            .and_then(|rest| rest.split('`').next());
+        if let Some((key, default)) = key.zip(cells.next()) {
+            let table = table.replace("At the top", "");
+            written.push((table, key.to_owned(), default.to_owned()));
+        }
+    }
+    written.sort();
+    let settings = settings();
+    for setting in &settings {
+        assert!(written.contains(setting), "the guide lacks {setting:?}");
+    }
+    for setting in &written {
+        assert!(settings.contains(setting), "the guide invents {setting:?}");
+    }
 }
