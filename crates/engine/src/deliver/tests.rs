@@ -224,6 +224,20 @@ async fn a_host_that_moves_is_found_where_it_is_now() {
 }
 
 #[tokio::test]
+async fn a_hosts_next_address_is_tried_where_one_refuses() {
+    let (first, second, port) = two_sinks().await;
+    first.shutdown().await;
+    let zone = "
+        example.net A 127.0.0.1
+        example.net A 127.0.0.2";
+    let resolver = resolver(mx_route(port), Arc::new(Zone::new(Duration::ZERO, zone)));
+    let resolved = resolver.resolve("example.net", "t").await.unwrap();
+    let delivery = deliver(&deliverer(), &resolved, &["a@example.net"]).await;
+    assert_eq!(dispositions(&delivery), [Disposition::Delivered]);
+    assert_eq!(second.records().len(), 1);
+}
+
+#[tokio::test]
 async fn connections_of_a_site_are_capped() {
     let sink = start(Sink::builder().rtt(Duration::from_millis(5))).await;
     let mut route = smarthosts(vec![relay(&sink)]);

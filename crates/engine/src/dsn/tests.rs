@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use mail_parser::{MessageParser, MimeHeaders};
+use proptest::prelude::*;
 use smtp::{EnvelopeId, Reply};
 use store::{Priority, Said};
 
@@ -376,4 +377,29 @@ fn pythons_email_reads_it() {
          ['Arrival-Date', 'Reporting-MTA']\n\
          ['Action', 'Diagnostic-Code', 'Final-Recipient', 'Last-Attempt-Date', 'Remote-MTA', 'Status']\n"
     );
+}
+
+proptest! {
+    /// Whatever anybody said, there is a notice, and it has its three parts and one status.
+    #[test]
+    fn any_words_make_a_notice(
+        said in "\\PC{0,200}|[a\r\n\t -]{0,2000}",
+        host in "[a-z.:\\[\\]0-9]{0,30}",
+        subject in "\\PC{0,60}",
+        line in "[ -~]{0,900}",
+        code in 0..600u16,
+        ret: bool,
+    ) {
+        let envelope = Envelope::single(address("me@example.org"), recipient("a@example.net"));
+        let envelope = if ret { envelope.with_ret(Ret::Full) } else { envelope };
+        let mut message = message(envelope, &format!("X: {line}\r\n\r\n{line}\r\n"));
+        message.subject = subject.into();
+        let outcome = outcome(&host, code, None, &said);
+        let (_, content) = compose(&message, &[(0, Action::Failed, &outcome)]).unwrap();
+        let parsed = MessageParser::default().parse(content.as_bytes()).unwrap();
+        prop_assert_eq!(parsed.part(0).unwrap().sub_parts().unwrap().len(), 3);
+        let fields = status_part(&content);
+        prop_assert_eq!(fields.matches("\nStatus: 5.0.0\n").count(), 1, "{}", fields);
+        prop_assert_eq!(fields.matches("\n\n").count(), 1, "{}", fields);
+    }
 }

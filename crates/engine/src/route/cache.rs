@@ -1,5 +1,6 @@
 //! Answers kept as long as they hold, each asked for once however many want it.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,7 +8,6 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
-use std::borrow::Borrow;
 use tokio::time::Instant;
 
 /// A bounded cache. Keys may come from strangers, so the map's hashing is keyed.
@@ -55,22 +55,28 @@ where
         }
     }
 
-    /// What is known, or what `ask` finds; `ask` also says how long that holds. Who comes while it
-    /// is being asked waits for the same answer.
-    pub(super) async fn get_or<A>(&self, key: &K, ask: impl FnOnce() -> A) -> V
+    /// What is known, or what `ask` finds; `ask` also says how long that holds. It gets what was
+    /// known before, if that is still there. Who comes while it is being asked waits for the same
+    /// answer.
+    pub(super) async fn get_or<A>(&self, key: &K, ask: impl FnOnce(Option<V>) -> A) -> V
     where
         A: Future<Output = (V, Duration)> + Send + 'static,
     {
         let asked = {
             let mut entries = self.inner.lock();
-            match entries.get(key) {
+            let before = match entries.get(key) {
                 Some(Entry::Ready(value, until)) if *until > Instant::now() => {
                     return value.clone();
                 }
-                Some(Entry::Asked(asked)) => asked.clone(),
-                _ => {
+                Some(Entry::Ready(value, _)) => Ok(Some(value.clone())),
+                Some(Entry::Asked(asked)) => Err(asked.clone()),
+                None => Ok(None),
+            };
+            match before {
+                Err(asked) => asked,
+                Ok(before) => {
                     make_room(&mut entries, self.inner.entries_max);
-                    let asked = self.ask(key.clone(), ask());
+                    let asked = self.ask(key.clone(), ask(before));
                     entries.insert(key.clone(), Entry::Asked(asked.clone()));
                     asked
                 }
@@ -138,7 +144,7 @@ mod tests {
         let asked = Arc::new(AtomicU32::new(0));
         let ask = || {
             let asked = Arc::clone(&asked);
-            cache.get_or(&7, move || async move {
+            cache.get_or(&7, move |_| async move {
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 let count = asked.fetch_add(1, Ordering::Relaxed);
                 (count, Duration::from_secs(60))
@@ -157,13 +163,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_who_goes_away_does_not_take_the_answer_with_him() {
         let cache = Cache::<u32, u32>::new(10);
-        let slow = || async {
+        let slow = |_| async {
             tokio::time::sleep(Duration::from_secs(5)).await;
             (1, Duration::from_secs(60))
         };
         let impatient = tokio::time::timeout(Duration::from_secs(1), cache.get_or(&7, slow));
         assert!(impatient.await.is_err());
-        assert_eq!(cache.get_or(&7, || async { unreachable!() }).await, 1);
+        assert_eq!(cache.get_or(&7, |_| async { unreachable!() }).await, 1);
     }
 
     #[tokio::test(start_paused = true)]
@@ -171,7 +177,7 @@ mod tests {
         let cache = Cache::<u32, u32>::new(64);
         for key in 0..1000 {
             let ttl = Duration::from_secs(u64::from(key) + 1);
-            cache.get_or(&key, || async move { (key, ttl) }).await;
+            cache.get_or(&key, |_| async move { (key, ttl) }).await;
             assert!(cache.len() <= 64);
         }
         assert_eq!(cache.get(&999, Instant::now()), Some(999));

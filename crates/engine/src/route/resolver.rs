@@ -66,6 +66,9 @@ pub struct ResolverOptions {
     pub negative_ttl_max: Duration,
     /// How long nobody asks again after no answer.
     pub failure_ttl: Duration,
+    /// What is older than its records allow is used up to this age while there is no answer
+    /// (RFC 8767).
+    pub stale_max: Duration,
     /// Domains that are remembered for each route, and hosts in all.
     pub entries_max: usize,
     /// Domains that are asked for at once.
@@ -83,6 +86,7 @@ impl Default for ResolverOptions {
             negative_ttl_min: Duration::from_secs(30),
             negative_ttl_max: Duration::from_secs(900),
             failure_ttl: Duration::from_secs(15),
+            stale_max: Duration::from_secs(24 * 3600),
             entries_max: 100_000,
             concurrency_max: 200,
             timeout: Duration::from_secs(30),
@@ -194,7 +198,7 @@ impl Resolver {
             Known::Smarthosts(resolved) => Ok(Arc::clone(resolved)),
             Known::Mx(cache) => {
                 let (zone, route) = (Arc::clone(&self.zone), Arc::clone(route));
-                let ask = || zone.ask(name, route);
+                let ask = |before| zone.ask(name, route, before);
                 cache.get_or(&Box::from(domain), ask).await
             }
         }
@@ -250,7 +254,14 @@ fn shape(route: &Route, hosts: &[Host]) -> u64 {
 
 impl Zone {
     /// Everything about one domain, and how long that holds.
-    async fn ask(self: Arc<Self>, domain: Domain, route: Arc<Route>) -> (Answer, Duration) {
+    ///
+    /// * `before`: what was known, and no longer holds.
+    async fn ask(
+        self: Arc<Self>,
+        domain: Domain,
+        route: Arc<Route>,
+        before: Option<Answer>,
+    ) -> (Answer, Duration) {
         let asked = tokio::time::timeout(self.options.timeout, self.find(&domain, &route));
         let (found, ttl) = asked.await.unwrap_or_else(|_| {
             let why = "the DNS takes too long".into();
@@ -258,6 +269,11 @@ impl Zone {
             (Err(ResolveError::Failed { domain, why }), Duration::ZERO)
         });
         let options = &self.options;
+        if let (Err(ResolveError::Failed { .. }), Some(Ok(before))) = (&found, before)
+            && before.found_at.elapsed() < options.stale_max
+        {
+            return (Ok(before), options.failure_ttl);
+        }
         let ttl = match &found {
             Ok(_) => ttl.clamp(options.ttl_min, options.ttl_max.max(options.ttl_min)),
             Err(error) if error.is_permanent() => {
@@ -321,7 +337,7 @@ impl Zone {
             let zone = Arc::clone(self);
             let name = host.clone();
             self.addresses
-                .get_or(host, || zone.addresses_of(name))
+                .get_or(host, |_| zone.addresses_of(name))
                 .await
         });
         join_all(each).await

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
+use proptest::prelude::*;
+
 use super::zone::Zone;
 use super::*;
 
@@ -217,6 +219,25 @@ async fn an_answer_holds_as_long_as_it_says_and_a_failure_only_moments() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_known_serves_while_the_dns_is_silent_and_not_for_ever() {
+    let zone = Arc::new(Zone::new(Duration::from_secs(100), ZONE));
+    let resolver = resolver(Arc::clone(&zone), vec![mx_route()]);
+    let first = resolver.resolve("implicit.example", "t").await.unwrap();
+    zone.set("implicit.example MX FAIL");
+    for _ in 0..3 {
+        tokio::time::advance(HOUR).await;
+        let stale = resolver.resolve("implicit.example", "t").await.unwrap();
+        assert!(Arc::ptr_eq(&first, &stale));
+    }
+    tokio::time::advance(24 * HOUR).await;
+    let answer = resolver.resolve("implicit.example", "t").await;
+    assert_eq!(shown(answer), "451 4.4.3");
+    // That there is nothing is an answer.
+    let other = resolver.resolve("mx1.example.net", "t").await;
+    assert_eq!(shown(other), "550 5.1.2");
+}
+
+#[tokio::test(start_paused = true)]
 async fn smarthosts_are_a_site_named_after_their_route_and_routes_can_be_replaced() {
     let relays = |port: u16| vec![format!("smtp://relay.example:{port}").parse().unwrap()];
     let smart = |port| Route {
@@ -343,4 +364,66 @@ async fn hickory_asks_a_name_server_and_its_answers_mean_what_they_should() {
         "no name"
     );
     assert_eq!(kind(dns.mx(&domain("s.test")).await.unwrap_err()), "failed");
+}
+
+fn record() -> impl Strategy<Value = Mx> {
+    let host = "(us|mx[1-4])\\.test";
+    (0..4u16, proptest::option::weighted(0.9, host)).prop_map(|(preference, host)| Mx {
+        preference,
+        host: host.map(|host| host.parse().unwrap()),
+    })
+}
+
+fn addresses() -> impl Strategy<Value = mx::Addresses> {
+    let texts = vec![
+        "127.0.0.1",
+        "0.0.0.0",
+        "::1",
+        "192.0.2.1",
+        "192.0.2.25",
+        "2001:db8::1",
+    ];
+    let ip = proptest::sample::select(texts).prop_map(|text| text.parse::<IpAddr>().unwrap());
+    let ttl = HOUR;
+    prop_oneof![
+        4 => proptest::collection::vec(ip, 1..4).prop_map(move |records| Ok(Found { records, ttl })),
+        1 => Just(Err(DnsError::NoName { ttl })),
+        1 => Just(Err(DnsError::NoRecord { ttl })),
+        1 => Just(Err(DnsError::Failed("SERVFAIL".into()))),
+    ]
+}
+
+proptest! {
+    /// Whatever the DNS says: hosts come by preference, each once and with somewhere to go, never
+    /// ourselves, nor anybody after us; and where there are none, there is a reason.
+    #[test]
+    fn mail_never_goes_to_ourselves(
+        records in proptest::collection::vec(record(), 0..6),
+        found in proptest::collection::vec(addresses(), 6),
+    ) {
+        let domain: Domain = "d.test".parse().unwrap();
+        let own = Own {
+            names: vec!["us.test".parse().unwrap()],
+            listening: vec!["192.0.2.25:25".parse().unwrap()],
+        };
+        let search = mx::Search { domain: &domain, own: &own, port: 25, allow_loopback: false };
+        let ours = records.iter().filter(|mx| mx.host.as_ref() == Some(&own.names[0]));
+        let cut = ours.map(|mx| mx.preference).min().unwrap_or(u16::MAX);
+        match search.named(Ok(&records)).and_then(|named| search.located(named, &found)) {
+            Err(error) => prop_assert!(!error.to_string().is_empty()),
+            Ok(hosts) => {
+                prop_assert!(!hosts.is_empty());
+                prop_assert!(hosts.is_sorted_by_key(|host| host.preference));
+                for (index, host) in hosts.iter().enumerate() {
+                    prop_assert!(host.preference < cut);
+                    prop_assert!(hosts[..index].iter().all(|other| other.name != host.name));
+                    prop_assert!(!host.addresses.is_empty());
+                    let is_odd = |ip: &IpAddr| {
+                        ip.is_loopback() || ip.is_unspecified() || ip.to_string() == "192.0.2.25"
+                    };
+                    prop_assert!(!host.addresses.iter().any(is_odd));
+                }
+            }
+        }
+    }
 }
