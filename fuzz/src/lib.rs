@@ -18,6 +18,7 @@ mod intake;
 pub mod mutate;
 mod replies;
 mod server;
+mod spool;
 
 /// One function that must bear any input.
 #[derive(Debug)]
@@ -47,4 +48,5 @@ pub const TARGETS: &[Target] = &[
     eml::TARGET,
     intake::TARGET,
     composing::TARGET,
+    spool::TARGET,
 ];

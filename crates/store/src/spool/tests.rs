@@ -369,7 +369,7 @@ impl Pair {
                 self.attempt += 1;
                 let due_at = NOW + Time::from_nanos(self.attempt.into());
                 let slot = self.spool.find(message.id).unwrap();
-                let _ = self.spool.reschedule(slot, &recipients, due_at).unwrap();
+                drop(self.spool.reschedule(slot, &recipients, due_at).unwrap());
                 let message = message.id;
                 let change = Rescheduled {
                     message,
