@@ -53,13 +53,24 @@ pub struct Once {
 }
 
 /// What the engine has begun.
-pub struct EnginePending(Pin<Box<dyn Future<Output = Result<MessageId, Reply>> + Send>>);
+pub struct EnginePending(Begun);
+
+enum Begun {
+    Message(engine::Pending),
+    /// Its key is to be claimed first.
+    Once(Pin<Box<dyn Future<Output = Result<MessageId, Reply>> + Send>>),
+}
 
 impl Future for EnginePending {
     type Output = Result<MessageId, Reply>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(context)
+        match &mut self.0 {
+            Begun::Once(claiming) => claiming.as_mut().poll(context),
+            Begun::Message(pending) => Pin::new(pending)
+                .poll(context)
+                .map(|result| result.map(|it| it.id).map_err(|error| error.reply())),
+        }
     }
 }
 
@@ -93,15 +104,11 @@ impl Acceptor for Engine {
             let pending = self
                 .begin_accept(submission)
                 .map_err(|error| error.reply())?;
-            return Ok(EnginePending(Box::pin(async {
-                let accepted = pending.await.map_err(|error| error.reply())?;
-                Ok(accepted.id)
-            })));
+            return Ok(EnginePending(Begun::Message(pending)));
         };
         let engine = self.clone();
-        Ok(EnginePending(Box::pin(async move {
-            accept_once(&engine, submission, once).await
-        })))
+        let claiming = async move { accept_once(&engine, submission, once).await };
+        Ok(EnginePending(Begun::Once(Box::pin(claiming))))
     }
 }
 

@@ -396,7 +396,7 @@ async fn check<A: Acceptor>(
         Some(other) if other != user => Err(PasswordError::Wrong),
         _ => session.shared.access.by_password(user, password).await,
     };
-    session.auth(result)
+    session.auth(user, result)
 }
 
 fn reply(answer: Answer<'_>, result: Result<(), Reply>) {

@@ -185,8 +185,12 @@ impl<A: Acceptor> Session<A> {
         }
     }
 
-    /// What was found out about the credentials.
-    pub(crate) fn auth(&mut self, result: Result<Principal, PasswordError>) -> Result<(), Reply> {
+    /// What was found out about the credentials of `user`.
+    pub(crate) fn auth(
+        &mut self,
+        user: &str,
+        result: Result<Principal, PasswordError>,
+    ) -> Result<(), Reply> {
         match result {
             Ok(principal) => {
                 count(&self.shared.counters.auths);
@@ -201,6 +205,7 @@ impl<A: Acceptor> Session<A> {
             )),
             Err(PasswordError::Wrong) => {
                 count(&self.shared.counters.auths_failed);
+                tracing::warn!(client = %self.client, user, "a login failed");
                 let failures_max = self.current.settings.limits.auth_failures_max;
                 self.origin
                     .note_failure(self.shared.roster.now().nanos(), failures_max);
