@@ -56,7 +56,9 @@ impl Running {
             engine.clone(),
         )
         .or_exit(Exit::Unavailable)?;
-        let metrics = Arc::new(Metrics::new(&engine));
+        let mut metrics = Metrics::new(&engine);
+        metrics.watch(smtp.watcher());
+        let metrics = Arc::new(metrics);
         tokio::spawn(follow(Arc::clone(&metrics), engine.clone()));
         let api = Api::new(
             engine.clone(),

@@ -5,6 +5,7 @@
 //! stages, routes; never a tenant, a site or an address, which the API is for. Nothing is global:
 //! two servers in one process count apart.
 
+mod edge;
 mod levels;
 
 use std::sync::Arc;
@@ -19,6 +20,8 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use store::{Event, StageTimes, Status};
 
+use crate::smtp::Watcher;
+use edge::SmtpEdge;
 use levels::Levels;
 
 /// What a scrape's answer is declared as.
@@ -86,6 +89,11 @@ impl Metrics {
             deliveries,
             missed,
         }
+    }
+
+    /// Tells of this SMTP edge too.
+    pub fn watch(&mut self, edge: Watcher) {
+        self.registry.register_collector(Box::new(SmtpEdge(edge)));
     }
 
     /// The text for a scrape.

@@ -657,4 +657,5 @@ async fn any_split_of_a_flight_comes_to_the_same() {
     assert_eq!(fake.begun(), 12);
 }
 
+mod peers;
 mod tls;
