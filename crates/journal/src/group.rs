@@ -25,8 +25,8 @@ pub(crate) struct Group {
     /// Where it ends so far.
     pub(crate) end: u32,
     pub(crate) records: u32,
-    /// Somebody waits for it, so it must not linger.
-    pub(crate) is_awaited: bool,
+    /// How many wait for it; with any it must not linger.
+    pub(crate) awaited: u32,
     pub(crate) outcome: Arc<Outcome>,
     salt: Salt,
     /// Its bytes. A header never crosses from one into the next.
@@ -43,7 +43,7 @@ impl Group {
             start,
             end: start,
             records: 0,
-            is_awaited: false,
+            awaited: 0,
             outcome: Arc::default(),
             salt,
             pieces: vec![buffer],
@@ -105,7 +105,7 @@ impl Group {
     /// appended ones stay. Says whether there are any.
     pub(crate) fn refuse(&mut self) -> bool {
         std::mem::take(&mut self.outcome).end(Err(CommitError::Full));
-        self.is_awaited = false;
+        self.awaited = 0;
         let (salt, mut lazy) = (self.salt, false);
         self.each_header(|offset, bytes| {
             let header = RecordHeader::decode(salt, offset, bytes).expect("we wrote it");

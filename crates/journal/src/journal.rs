@@ -137,7 +137,8 @@ impl Journal {
         let is_first = !state.has_groups();
         let new_salt = |number| shared.segments.salt(number);
         let appended = state.append(&shared.options, new_salt, record)?;
-        let must_wake = state.is_idle && (is_awaited || is_first);
+        // The first record also starts the writer's clock, unless somebody's wait has.
+        let must_wake = state.must_wake() || is_first && state.sleeps_until == Some(1);
         drop(state);
         if must_wake {
             shared.work.notify_one();
@@ -151,11 +152,11 @@ impl Journal {
     /// Resolves when everything appended so far is durable.
     pub fn flush(&self) -> Commit {
         let shared = &*self.0.shared;
-        let (commit, is_idle) = {
+        let (commit, must_wake) = {
             let mut state = shared.state();
-            (state.flush(), state.is_idle)
+            (state.flush(), state.must_wake())
         };
-        if is_idle {
+        if must_wake {
             shared.work.notify_one();
         }
         commit

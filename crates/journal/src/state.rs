@@ -30,8 +30,8 @@ pub(crate) struct State {
     pub(crate) is_full: bool,
     /// Lazily appended records wait for room to be written.
     pub(crate) is_stuck: bool,
-    /// The writer sleeps and must be woken.
-    pub(crate) is_idle: bool,
+    /// The writer sleeps until so many wait.
+    pub(crate) sleeps_until: Option<u32>,
     buffer: Option<Vec<u8>>,
 }
 
@@ -63,7 +63,7 @@ impl State {
             refusal: None,
             is_full: false,
             is_stuck: false,
-            is_idle: false,
+            sleeps_until: None,
             buffer: None,
         }
     }
@@ -92,7 +92,7 @@ impl State {
         let group = self.filling();
         let at = Position::new(group.segment, group.end);
         let flags = if record.is_awaited { AWAITED } else { 0 };
-        group.is_awaited |= record.is_awaited;
+        group.awaited += u32::from(record.is_awaited);
         group.push(record.kind, flags, record.body, record.copy);
         let outcome = Arc::clone(&group.outcome);
         self.offset = group.end;
@@ -150,7 +150,7 @@ impl State {
             return Commit::known(Err(CommitError::Full));
         }
         if let Some(group) = self.groups.back_mut() {
-            group.is_awaited = true;
+            group.awaited += 1;
             return Commit::of(Arc::clone(&group.outcome));
         }
         match &self.in_flight {
@@ -163,6 +163,12 @@ impl State {
         self.is_full || self.is_stuck
     }
 
+    /// The writer must be woken.
+    pub(crate) fn must_wake(&self) -> bool {
+        self.sleeps_until
+            .is_some_and(|awaited| self.awaited() >= awaited)
+    }
+
     /// Takes nothing more.
     pub(crate) fn close(&mut self) {
         self.refusal.get_or_insert(Refusal::Closed);
@@ -172,9 +178,13 @@ impl State {
         !self.groups.is_empty()
     }
 
-    /// Something must be written now: somebody waits, or there is more than one group.
-    pub(crate) fn is_urgent(&self) -> bool {
-        self.groups.len() > 1 || self.groups.front().is_some_and(|group| group.is_awaited)
+    /// How many wait for the groups not yet taken; all of them where there is more than one group.
+    pub(crate) fn awaited(&self) -> u32 {
+        match self.groups.front() {
+            Some(group) if self.groups.len() == 1 => group.awaited,
+            Some(_) => u32::MAX,
+            None => 0,
+        }
     }
 
     /// Hands out the next group to be written.

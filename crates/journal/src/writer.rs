@@ -22,6 +22,10 @@ pub(crate) struct Writer {
     file: Arc<dyn File>,
     /// Waits for room.
     held: Option<Group>,
+    /// How many waited for the last group: as many are likely to come back at once (ADR 51).
+    expected: u32,
+    /// What a sync takes, smoothed.
+    sync_time: Duration,
 }
 
 /// What a turn came to.
@@ -54,6 +58,8 @@ impl Writer {
             number,
             file,
             held: None,
+            expected: 0,
+            sync_time: Duration::ZERO,
         }
     }
 
@@ -78,6 +84,8 @@ impl Writer {
         }
         let (write_time, sync_time) = (written - start, written.elapsed());
         shared.count(&group, write_time, sync_time);
+        self.expected = group.awaited;
+        self.sync_time = self.sync_time * 7 / 8 + sync_time / 8;
         self.commit(shared, group);
         Turn::Wrote
     }
@@ -131,38 +139,44 @@ impl Writer {
     /// Sleeps until there is something to do; false: the end.
     fn wait(&self, shared: &Shared) -> bool {
         let mut state = shared.state();
-        let mut linger_until = None;
+        let (mut linger, mut gather) = (None, None);
         loop {
             let is_closing = state.refusal == Some(Refusal::Closed);
             let is_over = is_closing && (self.held.is_some() || !state.has_groups());
             if is_over || state.refusal == Some(Refusal::Poisoned) {
                 return false;
             }
-            if self.held.is_none() && (state.is_urgent() || is_closing) {
+            let awaited = state.awaited();
+            let (time, until) = if self.held.is_some() {
+                (Some(RETRY), u32::MAX)
+            } else if is_closing || awaited >= self.expected.max(1) {
                 return true;
-            }
-            let timeout = if self.held.is_some() {
-                Some(RETRY)
+            } else if awaited > 0 {
+                (Some(left(&mut gather, self.sync_time / 2)), self.expected)
             } else if state.has_groups() {
-                let until =
-                    *linger_until.get_or_insert_with(|| Instant::now() + shared.options.linger);
-                Some(until.saturating_duration_since(Instant::now()))
+                (Some(left(&mut linger, shared.options.linger)), 1)
             } else {
-                state.is_full.then_some(RETRY)
+                (state.is_full.then_some(RETRY), 1)
             };
-            if timeout == Some(Duration::ZERO) {
+            if time == Some(Duration::ZERO) {
                 return true;
             }
-            let is_retry = timeout == Some(RETRY);
-            state.is_idle = true;
+            state.sleeps_until = Some(until);
             let is_over;
-            (state, is_over) = shared.sleep(state, timeout);
-            state.is_idle = false;
-            if is_over && is_retry {
+            (state, is_over) = shared.sleep(state, time);
+            state.sleeps_until = None;
+            if is_over {
                 return true;
             }
         }
     }
+}
+
+/// What is left of a time that begins with the first call.
+fn left(until: &mut Option<Instant>, time: Duration) -> Duration {
+    let now = Instant::now();
+    let until = until.get_or_insert(now + time);
+    until.saturating_duration_since(now)
 }
 
 /// The thread: turns until the journal is closed and all is written, or it is poisoned.

@@ -2,5 +2,6 @@
 
 mod basics;
 mod crash;
+mod damage;
 mod faults;
 mod harness;
