@@ -154,6 +154,19 @@ const RULES: &[Rule] = &[
         ),
     },
     Rule {
+        name: "only journal syncs files",
+        // A run record is text, appended to in a place the user names: no journal, and as durable.
+        check: |file| {
+            banned(
+                !file.is_in(&["crates/journal", "src/cmd/send/record.rs"]),
+                file,
+                &[".sync_data(", ".sync_all(", "fdatasync(", "fsync("],
+            )
+        },
+        bad: ("crates/store/src/a.rs", "    file.sync_data()?;\n"),
+        good: ("crates/journal/src/a.rs", "    file.sync_data()?;\n"),
+    },
+    Rule {
         name: "no mutable statics: two engines run in one process",
         check: statics,
         bad: ("src/a.rs", "static COUNT: AtomicU64 = AtomicU64::new(0);\n"),

@@ -16,6 +16,7 @@ mod eml;
 mod handshake;
 mod intake;
 pub mod mutate;
+mod recovery;
 mod replies;
 mod server;
 mod spool;
@@ -49,4 +50,5 @@ pub const TARGETS: &[Target] = &[
     intake::TARGET,
     composing::TARGET,
     spool::TARGET,
+    recovery::TARGET,
 ];

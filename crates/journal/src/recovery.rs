@@ -22,6 +22,8 @@ use crate::{Check, Damage, OpenError, Opened, Options, Position, Torn, What};
 const DAMAGED: &str = "damaged-";
 /// The smallest record there is.
 const RECORD_BYTES_MIN: u32 = frame::padded(0);
+/// With more files missing, something is wrong that cannot be mended here.
+const MISSING_MAX: usize = 1000;
 const CHUNK_BYTES: usize = 1 << 20;
 
 /// Reads what is there and makes it fit to be gone on with.
@@ -41,7 +43,8 @@ pub(crate) fn recover(
         }
         return Ok((segments, Position::new(1, FIRST), Opened::default()));
     }
-    if !found.damages.is_empty() && (!options.salvage || found.secret.is_none()) {
+    let is_hopeless = found.secret.is_none() || found.damages.len() >= MISSING_MAX;
+    if !found.damages.is_empty() && (!options.salvage || is_hopeless) {
         return Err(OpenError::Damaged(found.damages));
     }
     if options.salvage {
@@ -90,7 +93,7 @@ fn open_all(files: &dyn Files, numbers: &[u32]) -> Result<Found, OpenError> {
     };
     let mut expected = numbers.first().copied();
     for &number in numbers {
-        for missing in expected.unwrap_or(number)..number {
+        for missing in (expected.unwrap_or(number)..number).take(MISSING_MAX) {
             found.note(missing, 0, What::Missing);
         }
         expected = number.checked_add(1);

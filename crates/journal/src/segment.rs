@@ -15,6 +15,8 @@ use crate::files::{self, File, Files};
 use crate::frame::{Salt, SegmentHeader};
 
 const ENDING: &str = ".journal";
+/// No journal gets that far; higher ones are not ours.
+const NUMBER_MAX: u32 = u32::MAX - (1 << 20);
 const SPARE: &str = "spare-";
 /// How many removed segments are kept to be used again.
 const SPARES_MAX: usize = 2;
@@ -26,7 +28,8 @@ pub(crate) fn name(number: u32) -> String {
 fn number_of(name: &str) -> Option<u32> {
     let digits = name.strip_suffix(ENDING)?;
     let is_plain = digits.len() == 10 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    is_plain.then(|| digits.parse().ok()).flatten()
+    let number = is_plain.then(|| digits.parse().ok()).flatten();
+    number.filter(|number| (1..=NUMBER_MAX).contains(number))
 }
 
 /// One segment.
