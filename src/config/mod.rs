@@ -53,7 +53,8 @@ pub(crate) struct Config {
     pub(crate) tenants: Vec<Tenant>,
     pub(crate) limits: Limits,
     pub(crate) retry: Retry,
-    pub(crate) dkim: Dkim,
+    /// Who signs mail from a domain.
+    pub(crate) dkim: engine::Signers,
     pub(crate) dsn: Dsn,
     pub(crate) suppression: Suppression,
     pub(crate) history: History,

@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use engine::Signers;
 use flow::rate::RateLimit;
 use flow::retry::ErrorClass;
 use message::dkim::{IdentityError, Signer, SigningKey};
@@ -137,10 +138,10 @@ impl Retry {
 
 /// All `[[dkim]]`: who signs mail from a domain. Two for one domain both sign.
 #[derive(Debug, Default)]
-pub(crate) struct Dkim(pub(crate) Vec<(Domain, Signer)>);
+pub(super) struct Dkim(Vec<(Domain, Signer)>);
 
 impl Dkim {
-    pub(super) fn read_all(root: &mut Section<'_>, folder: &Path) -> Self {
+    pub(super) fn read_all(root: &mut Section<'_>, folder: &Path) -> Signers {
         let mut all = Self::default();
         for mut section in root.list("dkim") {
             let domain = section.must::<Domain>("domain");
@@ -156,7 +157,11 @@ impl Dkim {
             }
             section.end();
         }
-        all
+        let mut signers = Signers::default();
+        for (domain, signer) in all.0 {
+            signers.insert(&domain, signer);
+        }
+        signers
     }
 
     fn add(

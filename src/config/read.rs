@@ -134,11 +134,6 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Whether it is in the file.
-    pub(crate) fn is_there(&self) -> bool {
-        self.table.is_some()
-    }
-
     /// Whether a setting is in the file.
     pub(crate) fn has(&self, key: &str) -> bool {
         self.find(key).is_some()

@@ -41,9 +41,8 @@ impl Running {
     pub(super) async fn start(config: Config, file: Option<PathBuf>) -> Result<Self, Stop> {
         let data_dir = config.data_dir.clone();
         make_private(&data_dir).or_exit_with(Exit::Unavailable, data_dir.display())?;
-        let engine = Engine::open(config.engine())
-            .await
-            .or_exit(Exit::Unavailable)?;
+        let engine = config.engine().or_exit(Exit::Config)?;
+        let engine = Engine::open(engine).await.or_exit(Exit::Unavailable)?;
         let access = Access::new(config.rules());
         server::http::load_keys(&engine, &access);
         let templates = Templates::load(config.templates.as_deref()).or_exit(Exit::Config)?;
@@ -119,7 +118,7 @@ impl Running {
                 out::line(format_args!("listening on {scheme}://{address}"));
             }
         }
-        for address in http {
+        if let Some(address) = http {
             out::line(format_args!("listening on http://{address}"));
         }
         if self.config.routes.is_empty() {
@@ -169,6 +168,10 @@ impl Running {
     pub(super) fn reload(&mut self, config: Config) {
         if let Err(error) = self.templates.reload(config.templates.as_deref()) {
             tracing::error!(%error, "the templates were not reloaded");
+        }
+        if let Err(error) = self.engine.reload(config.engine_routes(), config.policy()) {
+            tracing::error!(%error, "the configuration was not reloaded");
+            return;
         }
         self.access.replace_rules(config.rules());
         self.smtp
