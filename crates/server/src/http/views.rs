@@ -199,11 +199,12 @@ impl From<&RecipientView> for RecipientState {
 
 /// The words of Resend's `last_event`.
 fn last_event(view: &MessageView, now: Time) -> &'static str {
+    let is_scheduled = scheduled_at(view).is_some_and(|at| at > now);
     let Some(latest) = view.recipients.iter().max_by_key(|recipient| recipient.at) else {
         return "queued";
     };
     match latest.status {
-        Status::Accepted if view.due_at > now => "scheduled",
+        Status::Accepted if is_scheduled => "scheduled",
         Status::Accepted => "queued",
         Status::Deferred | Status::Held => "delivery_delayed",
         Status::Delivered => "delivered",
@@ -212,6 +213,14 @@ fn last_event(view: &MessageView, now: Time) -> &'static str {
         Status::Suppressed => "suppressed",
         Status::Canceled => "canceled",
     }
+}
+
+/// When it goes, or went, if the application asked for later; it may have been moved since.
+fn scheduled_at(view: &MessageView) -> Option<Time> {
+    let is_new = |one: &&RecipientView| one.status == Status::Accepted;
+    let waiting = view.recipients.iter().filter(is_new);
+    let due_at = waiting.filter_map(|one| one.due_at).min();
+    (view.due_at > view.accepted_at).then_some(due_at.unwrap_or(view.due_at))
 }
 
 impl EmailView {
@@ -238,7 +247,7 @@ impl EmailView {
             text: None,
             message_id: None,
             created_at: view.accepted_at,
-            scheduled_at: (view.due_at > view.accepted_at).then_some(view.due_at),
+            scheduled_at: scheduled_at(view),
             last_event: last_event(view, now),
             tags: tags.collect(),
             recipients: view.recipients.iter().map(RecipientState::from).collect(),

@@ -2,7 +2,10 @@
 
 mod described;
 mod hostile;
+mod levers;
+mod mail;
 mod server;
+mod stream;
 
 use ::server::auth::Scopes;
 use ::server::http::Config;

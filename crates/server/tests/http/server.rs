@@ -1,25 +1,31 @@
 //! A whole server on a free port, and the smallest client that can ask it anything.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use client::Relay;
 use engine::Engine;
+use engine::route::{Route, Via};
 use serde_json::Value;
 use server::auth::{Access, ApiKey, Rules, Scopes, StoredKey};
-use server::http::{Api, Config, Templates, serve};
+use server::http::{Api, Config, Templates, load_keys, serve};
 use server::metrics::Metrics;
+use sink::Sink;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 pub(crate) struct Server {
-    pub(crate) address: std::net::SocketAddr,
+    pub(crate) address: SocketAddr,
     pub(crate) engine: Engine,
     pub(crate) access: Access,
+    /// Where all mail goes.
+    pub(crate) sink: Arc<Sink>,
+    folder: Arc<tempfile::TempDir>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
-    _folder: tempfile::TempDir,
 }
 
 /// What came back.
@@ -38,17 +44,27 @@ impl Answer {
 
 impl Server {
     pub(crate) async fn start(config: Config) -> Self {
-        Self::with_templates(config, Templates::default()).await
+        Self::with_sink(config, Sink::builder().keep_records()).await
     }
 
-    pub(crate) async fn with_templates(config: Config, templates: Templates) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let host = "mail.example.com".parse().unwrap();
-        let engine = Engine::open(engine::Config::new(folder.path(), host));
-        let engine = engine.await.unwrap();
+    pub(crate) async fn with_sink(config: Config, sink: sink::Builder) -> Self {
+        let sink = Arc::new(sink.start().await.unwrap());
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        Self::on(config, sink, folder).await
+    }
+
+    async fn on(config: Config, sink: Arc<Sink>, folder: Arc<tempfile::TempDir>) -> Self {
+        let host: smtp::Domain = "mail.example.com".parse().unwrap();
+        let relay = Via::Smarthosts(vec![Relay::plaintext(sink.addr())]);
+        let mut settings = engine::Config::new(folder.path(), host.clone());
+        // A full disk is not what these tests are about.
+        settings.policy.limits.disk_free_bytes_min = 0;
+        settings.routes = vec![Route::new("relay", relay, host)];
+        let engine = Engine::open(settings).await.unwrap();
         let access = Access::new(Rules::default());
+        load_keys(&engine, &access);
         let metrics = Arc::new(Metrics::new(&engine));
-        let templates = Arc::new(templates);
+        let templates = Arc::new(Templates::default());
         let api = Api::new(engine.clone(), access.clone(), templates, metrics, config);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -61,10 +77,18 @@ impl Server {
             address,
             engine,
             access,
+            sink,
+            folder,
             stop: Some(stop),
             task,
-            _folder: folder,
         }
+    }
+
+    /// The same data folder under a new server.
+    pub(crate) async fn restarted(self) -> Self {
+        let (sink, folder) = (Arc::clone(&self.sink), Arc::clone(&self.folder));
+        self.stop().await;
+        Self::on(Config::default(), sink, folder).await
     }
 
     /// A key that is valid here.
@@ -98,6 +122,7 @@ impl Server {
     pub(crate) async fn stop(mut self) {
         let _ = self.stop.take().unwrap().send(());
         self.task.await.unwrap();
+        self.engine.drain(Duration::from_secs(5)).await;
     }
 }
 

@@ -1,0 +1,223 @@
+//! The operator's levers.
+
+use serde_json::json;
+use server::auth::Scopes;
+use server::http::Config;
+use store::Status;
+
+use crate::mail::email;
+use crate::server::Server;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspended_site_keeps_its_mail_until_it_is_let_go() {
+    let server = Server::start(Config::default()).await;
+    let key = server.key("shop", Scopes::SEND.and(Scopes::READ));
+    let operator = server.key("ops", Scopes::ADMIN);
+    let first = server.send(&key, &email("first@example.net")).await;
+    server.delivered(&key, &first).await;
+    let sites = server.get("/sites", &operator).await.json();
+    let site = "relay";
+    let has_it = |sites: &[serde_json::Value]| sites.iter().any(|it| it["name"] == site);
+    assert!(has_it(sites["data"].as_array().unwrap()), "{sites}");
+
+    let which = json!({"site": site}).to_string();
+    assert_eq!(
+        server
+            .post("/queue/suspend", &operator, &which)
+            .await
+            .status,
+        200
+    );
+    let id = server.send(&key, &email("ann@example.net")).await;
+    let view = server
+        .get(&format!("/sites/{site}"), &operator)
+        .await
+        .json();
+    assert_eq!(
+        (&view["suspended"], &view["ready"]),
+        (&json!(true), &json!(1)),
+        "{view}"
+    );
+    let queue = server.get("/queue?state=suspended", &key).await.json();
+    assert_eq!(queue["data"][0]["tenant"], "shop", "{queue}");
+    assert_eq!(server.delivered_to(), ["first@example.net"]);
+
+    assert_eq!(
+        server.post("/queue/resume", &operator, &which).await.status,
+        200
+    );
+    server.delivered(&key, &id).await;
+    assert_eq!(server.get("/sites/none", &operator).await.status, 404);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_is_sent_now_or_taken_back_by_filter_within_the_tenant() {
+    let server = Server::start(Config::default()).await;
+    let (shop, lab) = (
+        server.key("shop", Scopes::SEND),
+        server.key("lab", Scopes::SEND),
+    );
+    let mut later = email("ann@example.net");
+    later["scheduled_at"] = json!("in 1 hour");
+    later["tags"] = json!([{"name": "campaign", "value": "may"}]);
+    let sent = server.send(&shop, &later).await;
+    let gone = server
+        .send(&shop, &{
+            let mut other = later.clone();
+            other["to"] = json!("bob@example.org");
+            other
+        })
+        .await;
+    for (lever, key, which, recipients) in [
+        ("retry", &lab, json!({"domain": "example.net"}), 0),
+        (
+            "cancel",
+            &shop,
+            json!({"domain": "example.org", "tag": "campaign:may"}),
+            1,
+        ),
+        (
+            "cancel",
+            &shop,
+            json!({"recipient": "nobody@example.net"}),
+            0,
+        ),
+        ("retry", &shop, json!({"email_id": sent}), 1),
+    ] {
+        let answer = server
+            .post(&format!("/queue/{lever}"), key, &which.to_string())
+            .await;
+        assert_eq!(
+            answer.json(),
+            json!({"recipients": recipients}),
+            "{lever} {which}"
+        );
+    }
+    server.delivered(&shop, &sent).await;
+    server
+        .wait(&shop, &gone, |status| status == Status::Canceled)
+        .await;
+    for (which, status) in [
+        (json!({}), 422),
+        (json!({"tenant": "lab"}), 401),
+        (json!({"email_id": "x"}), 422),
+        (json!({"tag": ":"}), 422),
+    ] {
+        let answer = server
+            .post("/queue/cancel", &shop, &which.to_string())
+            .await;
+        assert_eq!(answer.status, status, "{which}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suppressed_recipient_is_answered_as_such() {
+    let server = Server::start(Config::default()).await;
+    let key = server.key("shop", Scopes::SEND.and(Scopes::READ));
+    let body = json!({"emails": ["ann@example.net", "bob@example.net"], "reason": "asked us to"});
+    let answer = server.post("/suppressions", &key, &body.to_string()).await;
+    assert_eq!(answer.json(), json!({"suppressed": 2}));
+    let id = server.send(&key, &email("ann@example.net")).await;
+    let view = server
+        .wait(&key, &id, |status| status == Status::Suppressed)
+        .await;
+    assert_eq!(view["last_event"], "suppressed");
+
+    let page = server.get("/suppressions?limit=1", &key).await.json();
+    assert_eq!(
+        (&page["data"][0]["email"], &page["has_more"]),
+        (&json!("ann@example.net"), &json!(true))
+    );
+    assert_eq!(page["data"][0]["reason"], "asked us to");
+    let rest = server
+        .get("/suppressions?after=ann@example.net", &key)
+        .await
+        .json();
+    assert_eq!(
+        (rest["data"].as_array().map(Vec::len), &rest["has_more"]),
+        (Some(1), &json!(false))
+    );
+
+    let remove = format!("DELETE /suppressions/ann%40example.net\nAuthorization: Bearer {key}");
+    assert_eq!(
+        server.ask(&remove, "").await.json(),
+        json!({"deleted": true})
+    );
+    assert_eq!(server.ask(&remove, "").await.status, 404);
+    let id = server.send(&key, &email("ann@example.net")).await;
+    server.delivered(&key, &id).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_shown_once_outlives_a_restart_and_ends_when_it_is_revoked() {
+    let server = Server::start(Config::default()).await;
+    let operator = server.key("ops", Scopes::ADMIN);
+    let body = json!({"name": "ci", "tenant": "lab", "scopes": ["send", "read"]});
+    let made = server.post("/keys", &operator, &body.to_string()).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    let made = made.json();
+    let token = made["token"].as_str().unwrap();
+    let server = server.restarted().await;
+    let operator = server.key("ops", Scopes::ADMIN);
+    let list = server.get("/keys", &operator).await;
+    assert!(!list.body.contains(&token[15..]), "{list:?}");
+    let list = list.json();
+    let is_it = |key: &&serde_json::Value| key["name"] == "ci";
+    let key = list["data"].as_array().unwrap().iter().find(is_it).unwrap();
+    assert_eq!(
+        (&key["id"], &key["tenant"], &key["scopes"]),
+        (&made["id"], &json!("lab"), &json!(["send", "read"]))
+    );
+    server.send(token, &email("ann@example.net")).await;
+    let revoke = format!(
+        "DELETE /keys/{}\nAuthorization: Bearer {operator}",
+        made["id"].as_str().unwrap()
+    );
+    assert_eq!(server.ask(&revoke, "").await.status, 200);
+    assert_eq!(server.ask(&revoke, "").await.status, 404);
+    assert_eq!(server.post("/emails", token, "{}").await.status, 403);
+    for wrong in [
+        json!({}),
+        json!({"name": ""}),
+        json!({"name": "a", "scopes": ["root"]}),
+    ] {
+        let answer = server.post("/keys", &operator, &wrong.to_string()).await;
+        assert_eq!(answer.status, 422, "{wrong}");
+    }
+    let server = server.restarted().await;
+    assert_eq!(server.post("/emails", token, "{}").await.status, 403);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_engine_says_how_it_is_and_counts_what_it_did() {
+    let server = Server::start(Config::default()).await;
+    let operator = server.key("ops", Scopes::ADMIN);
+    let id = server.send(&operator, &email("ann@example.net")).await;
+    server.delivered(&operator, &id).await;
+    let status = server.get("/status", &operator).await.json();
+    assert_eq!(status["refusing"], json!(null), "{status}");
+    assert_eq!(status["counts"]["messages_accepted"], 1, "{status}");
+    assert_eq!(status["counts"]["recipients_delivered"], 1, "{status}");
+    assert_eq!(server.ask("GET /readyz", "").await.status, 200);
+    let metrics = server.ask("GET /metrics", "").await.body;
+    assert!(
+        metrics.contains("mailrail_delivered_recipients_total 1\n"),
+        "{metrics}"
+    );
+    server.engine.drain(std::time::Duration::from_secs(5)).await;
+    let ready = server.ask("GET /readyz", "").await;
+    assert_eq!(
+        (ready.status, &ready.json()["name"]),
+        (503, &json!("service_unavailable"))
+    );
+    let refused = server
+        .post("/emails", &operator, &email("ann@example.net").to_string())
+        .await;
+    assert_eq!(refused.status, 503);
+    assert!(refused.head.contains("retry-after: "), "{refused:?}");
+    server.stop().await;
+}
