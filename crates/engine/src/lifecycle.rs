@@ -95,6 +95,11 @@ async fn tidy(core: Weak<Core>) {
         tidied = Instant::now();
         core.deliverer.tidy(POOL_IDLE_MAX);
         core.table.expire(now);
+        let compacting = Arc::clone(&core);
+        let compacted = tokio::task::spawn_blocking(move || compacting.table.compact()).await;
+        if let Ok(Err(error)) = compacted {
+            tracing::error!(%error, "the state's journal could not be compacted");
+        }
         for shard in &core.shards {
             shard.tidy(now);
         }

@@ -244,6 +244,8 @@ struct Inner {
 
 struct State {
     slots: Slots,
+    /// Where the last copy forward ends, or something behind it.
+    copies_end: Position,
     cache: Cache,
 }
 
@@ -266,6 +268,7 @@ impl Spool {
             packer: Packer::new(options.pack_bytes_min, options.pack_level),
             state: Mutex::new(State {
                 slots: Slots::default(),
+                copies_end: start,
                 cache: Cache::new(options.cache_bytes_max),
             }),
             appending: RwLock::new(()),

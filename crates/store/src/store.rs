@@ -1,7 +1,8 @@
 //! One data folder: spool, table and history, opened together.
 //!
 //! ```text
-//! journal/   accepted mail and what became of it     state/   the table     history/   what became of mail
+//! journal/   accepted mail and what became of it     digests/   of the journal, to start fast
+//! history/   what became of mail                     state/     the table
 //! ```
 
 use std::path::Path;
@@ -15,6 +16,8 @@ use crate::{
     EventSink, History, HistoryOptions, Recovery, Spool, SpoolOptions, Table, Time, history,
 };
 
+/// A segment of the table's journal: state is small, and two of them are reserved.
+const STATE_SEGMENT_BYTES: u64 = 4 << 20;
 /// How often history is told of what the journal has made durable.
 const FOLLOW_EVERY: Duration = Duration::from_millis(20);
 
@@ -74,19 +77,30 @@ impl Store {
     /// See [`OpenError`].
     pub fn open(data_dir: &Path, options: &StoreOptions, now: Time) -> Result<Self, OpenError> {
         let history = History::open(&data_dir.join("history"), &options.history)?;
+        let state = journal::Options {
+            segment_bytes_max: STATE_SEGMENT_BYTES,
+            ..journal::Options::default()
+        };
         let (table, damage) =
-            Table::open(open_journal(data_dir, "state")?, now).map_err(OpenError::Table)?;
+            Table::open(open_journal(data_dir, "state", state)?, now).map_err(OpenError::Table)?;
         for damage in damage {
             tracing::error!(at = ?damage.at, why = %damage.why, "a record of the state is damaged");
         }
         let spool_options = SpoolOptions {
             cache_bytes_max: options.cache_bytes_max,
             seed: options.seed,
+            digests: Some(open_folder(data_dir, "digests")?),
             history_from: history.durable(),
             history: Some(Arc::new(history.clone()) as Arc<dyn EventSink>),
             ..SpoolOptions::default()
         };
-        let (spool, recovery) = Spool::open(open_journal(data_dir, "journal")?, spool_options);
+        // Recovery reads the rest, or its digests.
+        let mail = journal::Options {
+            check: journal::Check::Tail,
+            ..journal::Options::default()
+        };
+        let journal = open_journal(data_dir, "journal", mail)?;
+        let (spool, recovery) = Spool::open(journal, spool_options);
         let follower = spool.spawn_follower(FOLLOW_EVERY);
         Ok(Self {
             follower: follower.map_err(|error| OpenError::Folder("history", error))?,
@@ -98,11 +112,18 @@ impl Store {
     }
 }
 
-fn open_journal(data_dir: &Path, name: &'static str) -> Result<Journal, OpenError> {
+fn open_folder(data_dir: &Path, name: &'static str) -> Result<Arc<dyn Files>, OpenError> {
     let files = DirFiles::open(&data_dir.join(name));
     let files = files.map_err(|error| OpenError::Folder(name, error))?;
-    let files: Arc<dyn Files> = Arc::new(files);
-    let opened = Journal::open(files, journal::Options::default());
+    Ok(Arc::new(files))
+}
+
+fn open_journal(
+    data_dir: &Path,
+    name: &'static str,
+    options: journal::Options,
+) -> Result<Journal, OpenError> {
+    let opened = Journal::open(open_folder(data_dir, name)?, options);
     let (journal, opened) = opened.map_err(|error| OpenError::Journal(name, error))?;
     if opened != journal::Opened::default() {
         tracing::warn!(

@@ -87,7 +87,11 @@ impl Spool {
             inner.journal.end().min(inner.journal.durable())
         };
         self.remove_settled(end, &mut compacted)?;
-        while self.is_over() && compacted.moved_bytes < inner.compact_bytes_max {
+        // A full disk is no time to write copies: what is settled goes first.
+        while self.is_over()
+            && compacted.moved_bytes < inner.compact_bytes_max
+            && !inner.journal.stats().is_full
+        {
             let oldest = crate::first_of(&inner.journal).segment();
             if oldest >= end.segment() || self.is_needed(oldest) {
                 break;
@@ -116,6 +120,17 @@ impl Spool {
         needed.is_some_and(|needed| segment >= needed)
     }
 
+    /// Has the copies made so far on the disk, and what settled the other messages of what is to go,
+    /// for history is still to be told of that. A full disk may do without the latter: there is no
+    /// room to be had but by removing.
+    fn make_durable(&self) -> Result<(), CompactError> {
+        let journal = &self.inner.journal;
+        match journal.flush().wait() {
+            Err(CommitError::Full) if self.lock().copies_end <= journal.durable() => Ok(()),
+            result => result.map_err(CompactError::Commit),
+        }
+    }
+
     /// Removes the oldest segments up to the first of which something waits or is needed.
     fn remove_settled(&self, end: Position, compacted: &mut Compacted) -> Result<(), CompactError> {
         let journal = &self.inner.journal;
@@ -129,8 +144,7 @@ impl Spool {
         if done == 0 {
             return Ok(());
         }
-        // The copies, and what settled the others, which history is still to be told.
-        journal.flush().wait().map_err(CompactError::Commit)?;
+        self.make_durable()?;
         let before = numbers[done - 1] + 1;
         journal
             .remove_before(before)
@@ -215,6 +229,7 @@ impl Spool {
             let moved = moved.map_err(CompactError::Append)?;
             let bytes = head.len() + message.len();
             state.slots.set_at(slot, moved, bytes as u32);
+            state.copies_end = journal.end();
             drop(state);
             let counts = &self.inner.counts;
             counts.moved_messages.fetch_add(1, Relaxed);

@@ -728,3 +728,162 @@ fn after_a_restart_none_of_100_000_deferred_messages_is_due_early() {
     }
     assert!(due.is_empty());
 }
+
+#[test]
+fn a_full_disk_takes_mail_again_once_what_it_holds_is_settled() {
+    let files = MemoryFiles::new();
+    let (spool, _) = open(&files, Mode::Inline);
+    let mut waiting = Vec::new();
+    let mut fill = |spool: &Spool| loop {
+        let message = Arc::new(message(spool.next_id(NOW), 1, 1500));
+        match spool.append(message.clone()) {
+            Ok((slot, commit)) if commit.wait().is_ok() => waiting.push((slot, message)),
+            Ok((slot, _)) => {
+                spool.forget(slot);
+                return;
+            }
+            Err(error) => {
+                assert_eq!(error, AppendError::Full);
+                return;
+            }
+        }
+    };
+    files.set_capacity(Some(200 << 10));
+    fill(&spool);
+    let before = spool.stats();
+    assert!(before.messages > 50 && spool.journal().stats().is_full);
+    // Nothing can go while mail waits, and nothing is lost.
+    spool.compact(NOW).unwrap();
+    assert_eq!(spool.stats(), before);
+    let settled = waiting.len() / 2;
+    for (slot, message) in waiting.drain(..settled) {
+        let delivered = event(&message, 0, Status::Delivered, 1);
+        spool.record(slot, &delivered).unwrap();
+    }
+    assert!(spool.compact(NOW).unwrap().removed_segments > 2);
+    let message = Arc::new(message(spool.next_id(NOW), 1, 1500));
+    let (slot, commit) = spool.append(message.clone()).unwrap();
+    commit.wait().unwrap();
+    waiting.push((slot, message));
+    drop(spool);
+    let (_, recovered) = open(&files, Mode::Inline);
+    assert!(
+        recovered
+            .iter()
+            .map(|r| r.id)
+            .eq(waiting.iter().map(|(_, m)| m.id))
+    );
+}
+
+#[test]
+fn threads_that_settle_defer_copy_and_follow_at_once_agree_with_the_journal() {
+    let files = MemoryFiles::new();
+    let told = Arc::new(Told::default());
+    let with_history = SpoolOptions {
+        history: Some(told.clone()),
+        ..options(&files)
+    };
+    let (spool, recovery) = Spool::open(journal_in(&files, Mode::Thread), with_history);
+    assert_eq!(recovery.count(), 0);
+    let running = AtomicU64::new(3);
+    let mut expected = BTreeMap::new();
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..3)
+            .map(|seed| {
+                scope.spawn({
+                    let (spool, running) = (&spool, &running);
+                    move || {
+                        let waiting = work(spool, seed);
+                        running.fetch_sub(1, Relaxed);
+                        waiting
+                    }
+                })
+            })
+            .collect();
+        while running.load(Relaxed) > 0 {
+            let end = spool.follow();
+            spool.history_durable(end);
+            spool.compact(NOW).unwrap();
+        }
+        for worker in workers {
+            expected.extend(worker.join().unwrap());
+        }
+    });
+    assert!(spool.stats().moved_messages > 0, "{:?}", spool.stats());
+    spool.journal().flush().wait().unwrap();
+    spool.follow();
+    drop(spool);
+    let (_, recovered) = open(&files, Mode::Inline);
+    let found: BTreeMap<_, _> = recovered
+        .iter()
+        .map(|r| {
+            (
+                r.id,
+                r.recipients
+                    .iter()
+                    .map(|r| (r.index, r.attempts))
+                    .collect::<Vec<_>>(),
+            )
+        })
+        .collect();
+    assert_eq!(found, expected);
+    let told = told.0.lock().unwrap();
+    assert!(told.is_sorted_by_key(|(at, _)| *at));
+    let mut terminal = std::collections::HashSet::new();
+    for (_, event) in told.iter().filter(|(_, event)| event.status.is_terminal()) {
+        assert!(
+            terminal.insert((event.message, event.recipient)),
+            "told twice"
+        );
+    }
+}
+
+/// Appends, settles and defers, and says which recipients are left with how many attempts.
+fn work(spool: &Spool, seed: u64) -> BTreeMap<MessageId, Vec<(u32, u16)>> {
+    let mut waiting: Vec<(Slot, Arc<Message>, Vec<(u32, u16)>)> = Vec::new();
+    let mut dice = seed;
+    let mut throw = |sides: usize| {
+        dice = dice
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (dice >> 33) as usize % sides
+    };
+    for _ in 0..1500 {
+        if waiting.len() < 8 || throw(4) == 0 {
+            let recipients = 1 + throw(3);
+            let message = Arc::new(message(spool.next_id(NOW), recipients, 800));
+            let (slot, commit) = spool.append(message.clone()).unwrap();
+            commit.wait().unwrap();
+            waiting.push((
+                slot,
+                message,
+                (0..recipients as u32).map(|r| (r, 0)).collect(),
+            ));
+            continue;
+        }
+        let chosen = throw(waiting.len());
+        let (slot, message, left) = &mut waiting[chosen];
+        let which = throw(left.len());
+        let recipient = left[which].0;
+        if throw(3) == 0 {
+            left[which].1 += 1;
+            let deferred = event(message, recipient, Status::Deferred, left[which].1);
+            spool.record(*slot, &deferred).unwrap();
+            assert_eq!(spool.read(*slot).unwrap(), *message);
+            let last = spool.last_outcome(*slot, recipient).unwrap();
+            assert_eq!(last.unwrap().1, deferred.outcome.unwrap());
+        } else {
+            let delivered = event(message, recipient, Status::Delivered, left[which].1 + 1);
+            spool.record(*slot, &delivered).unwrap();
+            left.swap_remove(which);
+            if left.is_empty() {
+                waiting.swap_remove(chosen);
+            }
+        }
+    }
+    let left = waiting.into_iter().map(|(_, message, mut left)| {
+        left.sort_unstable();
+        (message.id, left)
+    });
+    left.collect()
+}
