@@ -102,7 +102,10 @@ impl Pace {
     #[must_use]
     pub fn new(per_second: f64, now: Time) -> Self {
         let now = nanos(now);
-        let rate = per_second.max(RATE_MIN).min(RATE_MAX);
+        let rate = match per_second.is_nan() {
+            true => RATE_MIN,
+            false => per_second.clamp(RATE_MIN, RATE_MAX),
+        };
         Self {
             rate,
             plateau: rate,

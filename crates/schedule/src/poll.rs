@@ -1,6 +1,8 @@
 //! What may go now.
 //!
-//! Sites that may have a grant stand in rings, one for each priority of the best that they have ready; a poll serves them in turn and takes
+//! Sites that may have a grant stand in rings, by the priority of the best that they have ready and by whether the tenant whose turn it is
+//! there has its share of what is in flight already; so a tenant with mail for ten thousand sites leaves room for
+//! another's only message. A poll serves them in turn and takes
 //! those that meet a limit out, until the limit ends: by a timer in the wheel (rate, pace, breaker), or when one of theirs is
 //! settled (window, probe). So no poll looks at a site that has nothing to hope for.
 
@@ -10,21 +12,25 @@ use crate::job::{Job, PRIORITIES};
 use crate::schedule::{Schedule, flow_key};
 use crate::site::{Limit, Site, UNLINKED};
 use crate::slab::{Kind, Links, NIL, nanos};
+use crate::tenant::Tenant;
 
 /// Grants to a site before the next has its turn.
 const SITE_TURN: u32 = 8;
 
+const RINGS: usize = PRIORITIES * 2;
+
 /// The sites that may have a grant.
 #[derive(Debug)]
 pub(crate) struct Rings {
-    lists: [Links; PRIORITIES],
+    /// Two for each priority: first those where it is the turn of a tenant that has less than its share in flight.
+    lists: [Links; RINGS],
     turns: u8,
 }
 
 impl Default for Rings {
     fn default() -> Self {
         Self {
-            lists: [Links::NONE; PRIORITIES],
+            lists: [Links::NONE; RINGS],
             turns: 0,
         }
     }
@@ -63,11 +69,20 @@ impl Rings {
         }
     }
 
+    /// Whether a ring is for tenants that have less than their share in flight.
+    fn is_first(ring: u8) -> bool {
+        ring.is_multiple_of(2)
+    }
+
     /// The site whose turn it is: of the highest priority, but every so often of the lowest.
     fn first(&mut self, lowest_every: u8) -> Option<u32> {
-        let list = |p: &usize| self.lists[*p].next != NIL;
-        let ring = choose(&mut self.turns, lowest_every, list)?;
-        Some(self.lists[ring].next)
+        let lists = &self.lists;
+        let head = |p: &usize| match lists[p * 2].next {
+            NIL => lists[p * 2 + 1].next,
+            site => site,
+        };
+        let priority = choose(&mut self.turns, lowest_every, |p| head(p) != NIL)?;
+        Some(head(&priority))
     }
 }
 
@@ -111,8 +126,7 @@ impl Schedule {
     ) -> Option<Time> {
         self.clock(now);
         let is_done = self.fire(expired);
-        let room = self.config.grants_max.max(1);
-        let (until, is_full) = self.grant(room, grants, expired);
+        let (until, is_full) = self.grant(grants, expired);
         if !is_done || is_full {
             return Some(self.now);
         }
@@ -161,46 +175,66 @@ impl Schedule {
 
     /// Serves sites in turn.
     ///
-    /// * returns: when the engine's own rate allows more, and whether there was more than `room`.
-    fn grant(
-        &mut self,
-        mut room: usize,
-        grants: &mut Vec<Job>,
-        expired: &mut Vec<Job>,
-    ) -> (Option<Time>, bool) {
-        while let Some(site) = self.rings.first(self.config.lowest_every) {
-            for turn in 0.. {
-                if room == 0 {
-                    return (None, true);
-                }
-                match self.engine_limit() {
-                    Ok(()) => {}
-                    Err(until) => return (until, false),
-                }
-                if turn == SITE_TURN {
-                    break;
-                }
-                let limit = self.sites[site as usize].limit(self.now, self.pressure);
-                if limit != Limit::None {
-                    self.deactivate(site);
-                    if let Some(until) = limit.until() {
-                        self.wake_site_at(site, until);
-                    }
-                    break;
-                }
-                let Some(job) = self.take(site, expired) else {
-                    self.deactivate(site);
-                    break;
-                };
-                grants.push(job);
-                room -= 1;
+    /// * returns: when the engine's own rate allows more, and whether there was more than `grants_max`.
+    fn grant(&mut self, grants: &mut Vec<Job>, expired: &mut Vec<Job>) -> (Option<Time>, bool) {
+        let full = grants.len() + self.config.grants_max.max(1);
+        loop {
+            if let Err(until) = self.engine_limit() {
+                return (until, false);
             }
+            let Some(site) = self.rings.first(self.config.lowest_every) else {
+                return (None, false);
+            };
+            if grants.len() >= full {
+                return (None, true);
+            }
+            let is_first = Rings::is_first(self.sites[site as usize].ring);
+            if !is_first || !self.is_over_share(site) {
+                self.serve(site, full, grants, expired);
+            }
+            // To the end of the ring where it belongs now.
             if self.sites[site as usize].ring != UNLINKED {
                 self.deactivate(site);
                 self.activate(site);
             }
         }
-        (None, false)
+    }
+
+    /// Gives a site its turn: a few grants, as far as the limits allow.
+    fn serve(&mut self, site: u32, full: usize, grants: &mut Vec<Job>, expired: &mut Vec<Job>) {
+        for _ in 0..SITE_TURN {
+            if grants.len() >= full || self.engine_limit().is_err() {
+                return;
+            }
+            let limit = self.sites[site as usize].limit(self.now, self.pressure);
+            if limit != Limit::None {
+                self.deactivate(site);
+                if let Some(until) = limit.until() {
+                    self.wake_site_at(site, until);
+                }
+                return;
+            }
+            match self.take(site, expired) {
+                Some(job) => grants.push(job),
+                None => return self.deactivate(site),
+            }
+        }
+    }
+
+    /// Whether the tenant whose turn it is at a site has more in flight than its share, by weight, among those that
+    /// have something to send.
+    fn is_over_share(&self, site: u32) -> bool {
+        let site = &self.sites[site as usize];
+        let queue = site.best_priority().and_then(|p| site.queues[p].head());
+        let Some(flow) = queue else { return false };
+        let tenant = &self.tenants[self.flows.get(flow).key.tenant as usize];
+        u64::from(tenant.inflight) * self.busy_weight
+            > u64::from(self.inflight) * u64::from(tenant.weight())
+    }
+
+    /// The ring for a site whose best ready job is of that priority.
+    pub(crate) fn ring_for(&self, site: u32, priority: usize) -> usize {
+        priority * 2 + usize::from(self.is_over_share(site))
     }
 
     /// Whether the engine as a whole may send one more.
@@ -259,7 +293,7 @@ impl Schedule {
 
     fn note_grant(&mut self, job: &Job) {
         self.sites[job.site.0 as usize].grant(self.now);
-        self.tenants[job.tenant.0 as usize].grant(self.now);
+        self.with_tenant(job.tenant.0, Tenant::grant);
         self.inflight += 1;
         if let Some(rate) = &mut self.rate {
             let _ = rate.reserve(self.now);

@@ -41,6 +41,8 @@ pub struct Schedule {
     pub(crate) rings: Rings,
     pub(crate) rate: Option<Gcra>,
     pub(crate) inflight: u32,
+    /// Sum of the weights of tenants that have something ready or in flight.
+    pub(crate) busy_weight: u64,
     pub(crate) ready: usize,
     pub(crate) waiting: usize,
     /// Share of its windows that this machine can bear.
@@ -86,6 +88,7 @@ impl Schedule {
             learned: HashMap::with_hasher(hasher),
             rings: Rings::default(),
             inflight: 0,
+            busy_weight: 0,
             ready: 0,
             waiting: 0,
             pressure: 1.0,
@@ -110,6 +113,8 @@ impl Schedule {
         let name: Arc<str> = name.into();
         let mut site = Site::new(Arc::clone(&name), number, policy);
         site.touched_s = touched_s;
+        // So that not all sites let their bulk go at once.
+        site.turns = self.rng.up_to(u64::from(self.config.lowest_every)) as u8;
         if let Some(learned) = self.learned.remove(&name) {
             learned.apply(&mut site, policy, self.now);
         }
@@ -136,7 +141,7 @@ impl Schedule {
     /// The tenant of that name, made if it is new; gets this policy.
     pub fn tenant(&mut self, name: &str, policy: &TenantPolicy) -> TenantId {
         if let Some(&index) = self.tenant_names.get(name) {
-            self.tenants[index as usize].set_policy(policy.clone());
+            self.with_tenant(index, |tenant, _| tenant.set_policy(policy.clone()));
             self.wake_tenant(index);
             return TenantId(index);
         }
@@ -188,11 +193,10 @@ impl Schedule {
         site.settle(self.now, job, feedback, policy, &mut self.rng);
         site.touched_s = self.now.as_secs() as u32;
         self.activate(job.site.0);
-        let tenant = &mut self.tenants[job.tenant.0 as usize];
-        tenant.inflight = tenant.inflight.saturating_sub(1);
-        if tenant.parked_count() > 0 {
-            self.wake_tenant(job.tenant.0);
-        }
+        self.with_tenant(job.tenant.0, |tenant, _| {
+            tenant.inflight = tenant.inflight.saturating_sub(1);
+        });
+        self.wake_tenant(job.tenant.0);
     }
 
     /// When to try again after an attempt that failed with `class`; `job.attempts` counts it already.
@@ -382,9 +386,9 @@ impl Schedule {
         self.wheel.insert(&mut self.slab, index, expires);
         let site = &mut self.sites[key.site as usize];
         site.ready += 1;
-        self.tenants[key.tenant as usize].ready += 1;
         self.ready += 1;
-        let queue = &mut site.queues[usize::from(key.priority)];
+        self.with_tenant(key.tenant, |tenant, _| tenant.ready += 1);
+        let queue = &mut self.sites[key.site as usize].queues[usize::from(key.priority)];
         match self.flows.find(queue, key) {
             Some(flow) => flow,
             None => self.flows.add(queue, key),
@@ -423,12 +427,12 @@ impl Schedule {
             tenant,
             priority,
         } = self.flows.get(flow).key;
+        self.with_tenant(tenant, |tenant, _| tenant.ready -= 1);
         let (site, tenant) = (
             &mut self.sites[site as usize],
             &mut self.tenants[tenant as usize],
         );
         site.ready -= 1;
-        tenant.ready -= 1;
         self.ready -= 1;
         if self.flows.unlink(&mut self.slab, flow, index) {
             let priority = usize::from(priority);
@@ -448,13 +452,14 @@ impl Schedule {
         let Some(priority) = site.best_priority() else {
             return;
         };
-        if site.is_suspended || usize::from(site.ring) == priority {
+        if site.is_suspended || usize::from(site.ring) / 2 == priority {
             return;
         }
         if site.ring != UNLINKED {
             self.deactivate(index);
         }
-        self.rings.push(&mut self.sites, priority, index);
+        let ring = self.ring_for(index, priority);
+        self.rings.push(&mut self.sites, ring, index);
     }
 
     pub(crate) fn deactivate(&mut self, index: u32) {
@@ -495,6 +500,14 @@ impl Schedule {
             self.wheel.remove(&mut self.slab, timer);
             self.slab.remove(timer);
         }
+    }
+
+    /// Changes a tenant, and keeps count of who is busy.
+    pub(crate) fn with_tenant(&mut self, index: u32, change: impl FnOnce(&mut Tenant, Time)) {
+        let tenant = &mut self.tenants[index as usize];
+        self.busy_weight -= tenant.busy_weight();
+        change(tenant, self.now);
+        self.busy_weight += tenant.busy_weight();
     }
 
     /// Brings flows of a tenant back to their sites, as far as it may send again.

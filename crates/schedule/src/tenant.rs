@@ -63,6 +63,14 @@ impl Tenant {
         self.policy.weight.max(1).into()
     }
 
+    /// Its weight, while it has something ready or in flight.
+    pub(crate) fn busy_weight(&self) -> u64 {
+        match self.ready > 0 || self.inflight > 0 {
+            true => self.weight().into(),
+            false => 0,
+        }
+    }
+
     pub(crate) fn held(&self, now: Time) -> Option<Held> {
         if self.is_suspended {
             return Some(Held::Suspended);

@@ -178,3 +178,103 @@ fn first_from(bits: &[u64; WORDS], from: usize) -> Option<usize> {
     }
     Some(word * 64 + rest.trailing_zeros() as usize)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::slab::{Kind, Node};
+
+    const TICK: u64 = 1 << TICK_BITS;
+
+    fn timer(wheel: &mut Wheel, slab: &mut Slab, at: u64) -> u32 {
+        let index = slab.insert(Node::of_timer(Kind::SiteTimer, 0));
+        slab.get_mut(index).due = at;
+        wheel.insert(slab, index, at);
+        index
+    }
+
+    fn pop_all(wheel: &mut Wheel, slab: &mut Slab, now: u64) -> Vec<u64> {
+        let mut fired = Vec::new();
+        while let Some(index) = wheel.pop(slab, now, &mut u32::MAX.clone()) {
+            fired.push(slab.get(index).due);
+            slab.remove(index);
+        }
+        fired
+    }
+
+    #[test]
+    fn a_timer_of_years_fires_when_it_is_due() {
+        let (mut wheel, mut slab) = (Wheel::new(), Slab::default());
+        let year = 365 * 86_400 * 1_000_000_000;
+        for years in [1, 30, 500] {
+            timer(&mut wheel, &mut slab, years * year);
+        }
+        assert_eq!(pop_all(&mut wheel, &mut slab, year - TICK), []);
+        assert_eq!(pop_all(&mut wheel, &mut slab, year + TICK), [year]);
+        assert_eq!(pop_all(&mut wheel, &mut slab, 31 * year), [30 * year]);
+        assert_eq!(pop_all(&mut wheel, &mut slab, u64::MAX), [500 * year]);
+    }
+
+    #[test]
+    fn work_that_was_cut_short_is_gone_on_with() {
+        let (mut wheel, mut slab) = (Wheel::new(), Slab::default());
+        for _ in 0..1000 {
+            timer(&mut wheel, &mut slab, 70_000 * TICK);
+        }
+        let (mut fired, mut pops) = (0, 0);
+        while fired < 1000 {
+            let mut budget = 10;
+            pops += 1;
+            while wheel.pop(&mut slab, 80_000 * TICK, &mut budget).is_some() {
+                fired += 1;
+            }
+            assert!(wheel.next_at().is_none_or(|at| at <= 80_000 * TICK));
+        }
+        // Each moved twice and fired once.
+        assert_eq!(pops, 300);
+    }
+
+    proptest! {
+        /// Against a list: nothing early, nothing more than a tick late, nothing lost, nothing twice.
+        #[test]
+        fn everything_fires_once_and_on_time(
+            steps in proptest::collection::vec((0..3_u8, 0..50_u32, 0..u64::MAX), 1..400),
+        ) {
+            let (mut wheel, mut slab) = (Wheel::new(), Slab::default());
+            let mut now = 1_000_000_000_000_000_000;
+            wheel.restart(now);
+            let mut waiting: Vec<(u64, u32)> = Vec::new();
+            for (what, magnitude, bits) in steps {
+                let span = bits >> (63 - magnitude);
+                match what {
+                    0 => {
+                        let index = timer(&mut wheel, &mut slab, now + span);
+                        waiting.push((now + span, index));
+                    }
+                    1 if !waiting.is_empty() => {
+                        let (_, index) = waiting.swap_remove(bits as usize % waiting.len());
+                        wheel.remove(&mut slab, index);
+                        slab.remove(index);
+                    }
+                    _ => {
+                        // No further than told: what is told must be early enough.
+                        let told = wheel.next_at();
+                        let first = waiting.iter().map(|(at, _)| *at).min();
+                        prop_assert!(told.unwrap_or(u64::MAX) <= first.map_or(u64::MAX, |at| at.saturating_add(TICK)));
+                        now += span / 16;
+                        let mut fired = pop_all(&mut wheel, &mut slab, now);
+                        fired.sort_unstable();
+                        let is_due = |at: &u64| ceil_tick(*at) <= now >> TICK_BITS;
+                        let mut due: Vec<_> = waiting.iter().map(|(at, _)| *at).filter(is_due).collect();
+                        due.sort_unstable();
+                        prop_assert!(fired.iter().all(|at| *at <= now));
+                        prop_assert_eq!(fired, due);
+                        waiting.retain(|(at, _)| !is_due(at));
+                    }
+                }
+            }
+        }
+    }
+}
