@@ -53,6 +53,15 @@ pub(crate) struct Api {
 }
 
 impl ServerArgs {
+    /// Where there are no flags: what the environment says.
+    pub(crate) fn of_environment() -> Self {
+        Self {
+            server: std::env::var("MAILRAIL_SERVER").ok(),
+            data_dir: std::env::var_os("MAILRAIL_DATA_DIR").map(PathBuf::from),
+            ..Self::default()
+        }
+    }
+
     /// Finds server and key.
     pub(crate) fn api(&self) -> Result<Api, Stop> {
         let local = self.data_dirs().find_map(|dir| {

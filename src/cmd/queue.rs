@@ -23,6 +23,14 @@ pub(crate) struct Args {
     server: ServerArgs,
 }
 
+/// All of it, as `sendmail -bp` shows it.
+pub(crate) fn run_without_flags() -> Outcome {
+    run(&Args {
+        server: ServerArgs::of_environment(),
+        ..Args::default()
+    })
+}
+
 /// Runs it.
 pub(crate) fn run(args: &Args) -> Outcome {
     let query = [

@@ -57,7 +57,7 @@ pub(crate) fn run_as(name: &str, args: Vec<OsString>) -> Outcome {
     }
     match args.mode {
         Mode::Nothing => Ok(Exit::Done),
-        Mode::Queue => super::queue::run(&super::queue::Args::default()),
+        Mode::Queue => super::queue::run_without_flags(),
         Mode::Session => session(),
         Mode::Deliver => deliver(&args),
     }
