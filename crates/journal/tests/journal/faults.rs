@@ -160,3 +160,27 @@ fn a_record_larger_than_the_room_is_refused_and_leaves_no_trace() {
     run.verify(false);
     run.crash(Cut::Nothing);
 }
+
+#[test]
+fn what_was_refused_for_want_of_room_never_comes_back_behind_what_followed() {
+    let mut run = Run::new(1);
+    run.open().unwrap();
+    for _ in 0..4 {
+        run.append(100, true).unwrap();
+    }
+    // Two of the four are on the disk, whole.
+    run.files
+        .fail(run.files.calls(), Fault::Half(ErrorKind::StorageFull));
+    assert!(!run.journal().turn());
+    run.learn();
+    assert!(
+        run.entries
+            .iter()
+            .all(|entry| entry.known == Known::Refused)
+    );
+    run.append(100, true).unwrap();
+    assert!(run.journal().turn());
+    run.learn();
+    run.crash(Cut::Everything);
+    assert_eq!(run.entries.len(), 1);
+}

@@ -31,6 +31,21 @@ pub(crate) fn options() -> Options {
     }
 }
 
+/// What somebody might do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Op {
+    Append {
+        length: usize,
+        is_awaited: bool,
+    },
+    Turn,
+    Flush,
+    /// So many segments back from the last.
+    RemoveBefore(u32),
+    Reopen,
+    Crash(Cut),
+}
+
 /// What became of a record, as far as the caller knows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Known {
@@ -59,6 +74,7 @@ pub(crate) struct Run {
     pub(crate) removed_before: u32,
     pub(crate) dice: Dice,
     next_id: u64,
+    is_even: bool,
 }
 
 /// The body of a record says which it is, and each byte of it can be told.
@@ -82,6 +98,7 @@ impl Run {
             removed_before: 0,
             dice: Dice(seed),
             next_id: seed << 32,
+            is_even: seed % 2 == 1,
         }
     }
 
@@ -152,29 +169,37 @@ impl Run {
         }
     }
 
-    /// One thing somebody might do.
+    /// One thing somebody might do, by the dice.
     pub(crate) fn step(&mut self) {
-        match self.dice.below(20) {
-            0..=9 => {
-                let length = self.any_length();
-                let is_awaited = self.dice.below(3) > 0;
+        let op = match self.dice.below(20) {
+            0..=9 => Op::Append {
+                length: self.any_length(),
+                is_awaited: self.dice.below(3) > 0,
+            },
+            10..=16 => Op::Turn,
+            17 => Op::Flush,
+            18 => Op::RemoveBefore(self.dice.below(3) as u32),
+            _ => Op::Reopen,
+        };
+        self.apply(op);
+    }
+
+    /// Does it, whatever comes of it.
+    pub(crate) fn apply(&mut self, op: Op) {
+        match op {
+            Op::Append { length, is_awaited } => {
                 let _ = self.append(length, is_awaited);
             }
-            10..=16 => {
+            Op::Turn => {
                 self.journal().turn();
             }
-            17 => {
-                drop(self.journal().flush());
+            Op::Flush => drop(self.journal().flush()),
+            Op::RemoveBefore(back) => {
+                let segment = self.journal().durable().segment().saturating_sub(back);
+                self.removed_before = self.removed_before.max(segment);
+                let _ = self.journal().remove_before(segment);
             }
-            18 => {
-                let last = self.journal().durable().segment();
-                let segment = last.saturating_sub(self.dice.below(3) as u32);
-                if segment > 0 {
-                    self.removed_before = self.removed_before.max(segment);
-                    let _ = self.journal().remove_before(segment);
-                }
-            }
-            _ => {
+            Op::Reopen => {
                 let journal = self.journal.take().unwrap();
                 let _ = journal.close();
                 drop(journal);
@@ -186,11 +211,16 @@ impl Run {
                     self.verify(true);
                 }
             }
+            Op::Crash(cut) => self.crash(cut),
         }
         self.learn();
     }
 
     fn any_length(&mut self) -> usize {
+        // Alike, so that what is left of a dead record stands where a new one ends.
+        if self.is_even && self.dice.below(8) > 0 {
+            return 700;
+        }
         let most = match self.dice.below(40) {
             0 => 24_000,
             1..=4 => 6_000,

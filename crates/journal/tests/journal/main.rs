@@ -5,3 +5,5 @@ mod crash;
 mod damage;
 mod faults;
 mod harness;
+mod model;
+mod threads;
