@@ -38,7 +38,8 @@ pub(in crate::history) fn decode(
     let columns = Packed::parse(body)?;
     let names = columns.column(columns::NAMES, zstd)?;
     let names = Names::read(&names)?;
-    let subjects = Subjects::read(&columns, &names, zstd)?;
+    let subjects = SubjectColumns::new(&columns, zstd)?;
+    let subjects = subjects.read(&names)?;
     let rows = Rows::read(header, &columns, &subjects, &names, zstd)?;
     let wanted = rows.matching(header, &subjects, &names, filter);
     if wanted.iter().all(|is_wanted| !is_wanted) {
@@ -53,12 +54,13 @@ pub(in crate::history) fn read_keys(body: &[u8], zstd: &mut Unpacker) -> Result<
     let columns = Packed::parse(body)?;
     let names = columns.column(columns::NAMES, zstd)?;
     let names = Names::read(&names)?;
-    let subjects = Subjects::read(&columns, &names, zstd)?;
+    let subjects = SubjectColumns::new(&columns, zstd)?;
+    let subjects = subjects.read(&names)?;
     let mut scratch = Vec::new();
     let mut found = Vec::with_capacity(2 * subjects.0.len());
     for subject in &subjects.0 {
         found.push(keys::message(subject.id));
-        found.push(keys::recipient(&subject.address, &mut scratch));
+        found.push(keys::recipient(&subject.address(), &mut scratch));
     }
     found.extend(names.tenants.iter().map(|name| keys::tenant(name)));
     found.extend(names.routes.iter().map(|[site, ..]| keys::site(site)));
@@ -77,26 +79,22 @@ pub(in crate::history) fn read_keys(body: &[u8], zstd: &mut Unpacker) -> Result<
 type Columns<'a> = Packed<'a, COUNT>;
 
 /// The names that a block's events refer to.
-struct Names {
-    domains: Vec<Box<str>>,
+struct Names<'a> {
+    domains: Vec<&'a str>,
     tenants: Vec<Arc<str>>,
     tags: Vec<Tags>,
     /// Site, host, source.
     routes: Vec<[Arc<str>; 3]>,
 }
 
-impl Names {
-    fn read(column: &[u8]) -> Result<Self> {
+impl<'a> Names<'a> {
+    fn read(column: &'a [u8]) -> Result<Self> {
         let mut reader = Reader(column);
         let mut next = || entries(&mut reader);
         let (domains, tenants, tags, routes) = (next()?, next()?, next()?, next()?);
         let routes = routes.into_iter().map(read_route);
         Ok(Self {
-            domains: domains
-                .into_iter()
-                .map(str_of)
-                .map(boxed)
-                .collect::<Result<_>>()?,
+            domains: domains.into_iter().map(str_of).collect::<Result<_>>()?,
             tenants: tenants
                 .into_iter()
                 .map(str_of)
@@ -110,10 +108,6 @@ impl Names {
 
 fn str_of(bytes: &[u8]) -> Result<&str> {
     std::str::from_utf8(bytes).map_err(|_| Corrupt)
-}
-
-fn boxed(text: Result<&str>) -> Result<Box<str>> {
-    text.map(Into::into)
 }
 
 fn shared(text: Result<&str>) -> Result<Arc<str>> {
@@ -136,64 +130,82 @@ fn read_route(entry: &[u8]) -> Result<[Arc<str>; 3]> {
 }
 
 /// Whom a block's events are about.
-struct Subjects(Vec<Subject>);
+struct Subjects<'a>(Vec<Subject<'a>>);
 
-struct Subject {
+struct Subject<'a> {
     id: u128,
     recipient: u32,
-    address: Box<str>,
+    local: &'a str,
+    /// `None` where there is no `@`.
+    domain: Option<&'a str>,
     tenant: u32,
     tags: u32,
 }
 
-impl Subjects {
-    fn read(columns: &Columns<'_>, names: &Names, zstd: &mut Unpacker) -> Result<Self> {
-        let mut get = |index| columns.column(index, zstd);
-        let [ms, count, rest] = [
-            get(columns::ID_MS)?,
-            get(columns::ID_COUNT)?,
-            get(columns::ID_REST)?,
-        ];
-        let [recipients, lengths, locals] = [
-            get(columns::RECIPIENT)?,
-            get(columns::LOCAL_BYTES)?,
-            get(columns::LOCAL)?,
-        ];
-        let [domains, tenants, tags] = [
-            get(columns::DOMAIN)?,
-            get(columns::TENANT)?,
-            get(columns::TAGS)?,
-        ];
-        let mut ids = Ids::new(&ms, &count, &rest);
-        let [mut recipients, mut lengths, mut locals] =
-            [&recipients, &lengths, &locals].map(|column| Reader(column));
-        let [mut domains, mut tenants, mut tags] =
-            [&domains, &tenants, &tags].map(|column| Reader(column));
+/// The columns of [`Subjects`], unpacked.
+struct SubjectColumns<'a>([Cow<'a, [u8]>; 9]);
+
+impl<'a> SubjectColumns<'a> {
+    fn new(columns: &Columns<'a>, zstd: &mut Unpacker) -> Result<Self> {
+        let mut unpacked: [Cow<'a, [u8]>; 9] = std::array::from_fn(|_| Cow::default());
+        for (index, column) in (columns::ID_MS..=columns::TAGS).zip(&mut unpacked) {
+            *column = columns.column(index, zstd)?;
+        }
+        Ok(Self(unpacked))
+    }
+
+    fn read<'b>(&'b self, names: &Names<'b>) -> Result<Subjects<'b>> {
+        let [ms, count, rest, others @ ..] = &self.0;
+        let [recipients, lengths, locals, domains, tenants, tags] = others;
+        let mut ids = Ids::new(ms, count, rest);
+        let mut locals = Reader(locals);
+        let [
+            mut recipients,
+            mut lengths,
+            mut domains,
+            mut tenants,
+            mut tags,
+        ] = [recipients, lengths, domains, tenants, tags].map(|column| Reader(column));
         let mut subjects = Vec::new();
         while !recipients.is_empty() {
-            let local = str_of(locals.take(lengths.number()?)?)?;
+            let domain = match domains.number::<usize>()?.checked_sub(1) {
+                None => None,
+                Some(domain) => Some(*names.domains.get(domain).ok_or(Corrupt)?),
+            };
             subjects.push(Subject {
                 id: ids.next()?,
                 recipient: recipients.number()?,
-                address: address(local, domains.number()?, &names.domains)?,
+                local: str_of(locals.take(lengths.number()?)?)?,
+                domain,
                 tenant: below(tenants.number()?, names.tenants.len())?,
                 tags: below(tags.number()?, names.tags.len())?,
             });
         }
-        Ok(Self(subjects))
+        Ok(Subjects(subjects))
     }
 }
 
-fn address(local: &str, domain: usize, domains: &[Box<str>]) -> Result<Box<str>> {
-    let Some(domain) = domain.checked_sub(1) else {
-        return Ok(local.into());
-    };
-    let domain = domains.get(domain).ok_or(Corrupt)?;
-    let mut address = String::with_capacity(local.len() + 1 + domain.len());
-    address.push_str(local);
-    address.push('@');
-    address.push_str(domain);
-    Ok(address.into())
+impl Subject<'_> {
+    fn has_address(&self, address: &str) -> bool {
+        match (address.rsplit_once('@'), self.domain) {
+            (Some((local, domain)), Some(own)) => {
+                local.eq_ignore_ascii_case(self.local) && domain.eq_ignore_ascii_case(own)
+            }
+            (None, None) => address.eq_ignore_ascii_case(self.local),
+            _ => false,
+        }
+    }
+
+    fn address(&self) -> String {
+        let Some(domain) = self.domain else {
+            return self.local.to_owned();
+        };
+        let mut address = String::with_capacity(self.local.len() + 1 + domain.len());
+        address.push_str(self.local);
+        address.push('@');
+        address.push_str(domain);
+        address
+    }
 }
 
 fn below(number: u32, count: usize) -> Result<u32> {
@@ -251,8 +263,8 @@ impl Rows {
     fn read(
         header: &Header,
         columns: &Columns<'_>,
-        subjects: &Subjects,
-        names: &Names,
+        subjects: &Subjects<'_>,
+        names: &Names<'_>,
         zstd: &mut Unpacker,
     ) -> Result<Self> {
         let count = header.rows as usize;
@@ -294,8 +306,8 @@ impl Rows {
     fn matching(
         &self,
         header: &Header,
-        subjects: &Subjects,
-        names: &Names,
+        subjects: &Subjects<'_>,
+        names: &Names<'_>,
         filter: &Filter<'_>,
     ) -> Vec<bool> {
         let query = filter.query;
@@ -326,11 +338,11 @@ impl Rows {
     }
 }
 
-fn is_about(query: &Query, subject: &Subject, names: &Names) -> bool {
+fn is_about(query: &Query, subject: &Subject<'_>, names: &Names<'_>) -> bool {
     let tenant = &names.tenants[subject.tenant as usize];
     let tags = &names.tags[subject.tags as usize];
     query.message.is_none_or(|id| id.bits() == subject.id)
-        && (query.recipient.as_deref()).is_none_or(|it| it.eq_ignore_ascii_case(&subject.address))
+        && (query.recipient.as_deref()).is_none_or(|it| subject.has_address(it))
         && query.tenant.as_deref().is_none_or(|it| *it == **tenant)
         && query.tag.as_ref().is_none_or(|tag| tags.contains(tag))
 }
@@ -368,8 +380,8 @@ impl<'a> Details<'a> {
         &self,
         header: &Header,
         rows: &Rows,
-        subjects: &Subjects,
-        names: &Names,
+        subjects: &Subjects<'_>,
+        names: &Names<'_>,
         wanted: &[bool],
     ) -> Result<Vec<(u64, Event)>> {
         let kinds = entries(&mut Reader(&self.kind_names))?;
@@ -395,7 +407,7 @@ impl<'a> Details<'a> {
                 at: Time::from_micros(at_us),
                 message: MessageId::from_bits(subject.id),
                 recipient: subject.recipient,
-                address: Arc::from(&*subject.address),
+                address: subject.address().into(),
                 tenant: Arc::clone(&names.tenants[subject.tenant as usize]),
                 tags: Arc::clone(&names.tags[subject.tags as usize]),
                 status,
