@@ -1,14 +1,27 @@
 //! `mailrail events export`: history as a file of Parquet or of JSON lines.
+//!
+//! Reads the data folder itself, beside the server if one runs there, and changes nothing in it.
+//! The columns are those of `docs/formats/events-export.md`, in both formats.
 
-use std::path::PathBuf;
+mod json;
+mod parquet;
 
-use jiff::Timestamp;
-use store::{MessageId, Status};
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::ops::ControlFlow::{Break, Continue};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
-use crate::exit::{Exit, Outcome, Stop};
+use flow::retry::ErrorClass;
+use jiff::{SignedDuration, Timestamp};
+use store::history::{HistoryReader, OpenError, Order};
+use store::{Event, MessageId, Query, Status, Time};
+
+use crate::exit::{Exit, OrExit, Outcome, Stop};
 
 /// Flags of `mailrail events export`.
 #[derive(clap::Args)]
+#[group(skip)]
 pub(crate) struct Args {
     /// The data folder of mailrail serve, which may be running
     #[arg(long, value_name = "DIR")]
@@ -22,13 +35,13 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "FILE")]
     out: PathBuf,
 
-    /// Events from this time on (RFC 3339, such as 2026-01-31T12:00:00Z)
-    #[arg(long, value_name = "TIME")]
-    from: Option<Timestamp>,
+    /// Events from this time on: 2026-08-05T11:52:01Z, or so long ago, as 24h
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    from: Option<Time>,
 
     /// Events before this time
-    #[arg(long, value_name = "TIME")]
-    to: Option<Timestamp>,
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    to: Option<Time>,
 
     /// Events of this tenant
     #[arg(long, value_name = "NAME")]
@@ -47,7 +60,7 @@ pub(crate) struct Args {
     site: Option<Box<str>>,
 
     /// Events with this label
-    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_tag)]
+    #[arg(long, value_name = "NAME:VALUE", value_parser = parse_tag)]
     tag: Option<(Box<str>, Box<str>)>,
 
     /// Events that led to this status
@@ -62,7 +75,7 @@ enum Format {
 }
 
 fn parse_tag(text: &str) -> Result<(Box<str>, Box<str>), String> {
-    let (name, value) = text.split_once('=').ok_or("a label is NAME=VALUE")?;
+    let (name, value) = text.split_once(':').ok_or("a label is NAME:VALUE")?;
     Ok((name.into(), value.into()))
 }
 
@@ -71,11 +84,134 @@ fn parse_status(text: &str) -> Result<Status, String> {
     Status::parse(text).ok_or_else(|| format!("one of {names}"))
 }
 
+fn parse_time(text: &str) -> Result<Time, String> {
+    let ago = |ago: SignedDuration| Timestamp::now().checked_sub(ago).ok();
+    let time = text
+        .parse()
+        .ok()
+        .or_else(|| text.parse().ok().and_then(ago));
+    let time = time.and_then(|time: Timestamp| Time::try_from(time.as_duration()).ok());
+    time.ok_or_else(|| "a time is like 2026-08-05T11:52:01Z, or 24h".into())
+}
+
+/// Takes events one by one, and writes a file of them.
+trait Sink {
+    fn event(&mut self, event: &Event) -> io::Result<()>;
+    fn finish(self: Box<Self>) -> io::Result<()>;
+}
+
 /// Runs it.
 pub(crate) fn run(args: &Args) -> Outcome {
     let folder = args.data_dir.join("history");
-    Err(Stop::new(
-        Exit::Data,
-        format_args!("no history in {}", folder.display()),
-    ))
+    let reader = HistoryReader::open(&folder).map_err(|error| refusal(&folder, error))?;
+    let file = &args.out;
+    let damaged = write(args, &reader).inspect_err(|_| {
+        if !is_stdout(file) {
+            // A part of an export is no export; the error that led here is the one to report.
+            let _ = std::fs::remove_file(file);
+        }
+    });
+    let damaged = damaged.or_exit_with(
+        Exit::Temporary,
+        format_args!("cannot write {}", file.display()),
+    )?;
+    for damage in &damaged {
+        eprintln!("mailrail: {} is damaged at {}", damage.file, damage.offset);
+    }
+    Ok(if damaged.is_empty() {
+        Exit::Done
+    } else {
+        Exit::Data
+    })
+}
+
+fn refusal(folder: &Path, error: OpenError) -> Stop {
+    match error {
+        OpenError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => Stop::new(
+            Exit::Data,
+            format_args!("no history in {}", folder.display()),
+        ),
+        error => Stop {
+            exit: Exit::Data,
+            error: error.into(),
+        },
+    }
+}
+
+fn is_stdout(file: &Path) -> bool {
+    file == Path::new("-")
+}
+
+/// Writes all that is asked for. Returns the places that could not be read.
+fn write(args: &Args, reader: &HistoryReader) -> anyhow::Result<Vec<store::history::Damage>> {
+    let mut sink = sink(args)?;
+    let mut failure = None;
+    let damaged = reader.for_each(&query(args), |event| match sink.event(&event) {
+        Ok(()) => Continue(()),
+        Err(error) => {
+            failure = Some(error);
+            Break(())
+        }
+    })?;
+    if let Some(error) = failure {
+        return Err(error.into());
+    }
+    sink.finish()?;
+    Ok(damaged)
+}
+
+fn sink(args: &Args) -> io::Result<Box<dyn Sink>> {
+    let out: Box<dyn Write + Send> = if is_stdout(&args.out) {
+        Box::new(io::stdout())
+    } else {
+        Box::new(create(&args.out)?)
+    };
+    Ok(match args.format {
+        Format::Jsonl => Box::new(json::Lines::new(BufWriter::new(out))),
+        Format::Parquet => Box::new(parquet::Table::new(out)?),
+    })
+}
+
+/// Only its owner may read it: it names people.
+fn create(file: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    options.open(file)
+}
+
+fn query(args: &Args) -> Query {
+    Query {
+        message: args.message,
+        recipient: args.recipient.clone(),
+        tenant: args.tenant.clone(),
+        tag: args.tag.clone(),
+        site: args.site.clone(),
+        status: args.status,
+        from: args.from,
+        to: args.to,
+        order: Order::Oldest,
+        ..Query::default()
+    }
+}
+
+/// What went wrong, in a word; `None` where nothing did.
+fn class_name(number: u8) -> Option<&'static str> {
+    let class = ErrorClass::ALL
+        .into_iter()
+        .find(|class| *class as u8 == number)?;
+    Some(match class {
+        ErrorClass::Connect => "connect",
+        ErrorClass::Handshake => "handshake",
+        ErrorClass::Throttled => "throttled",
+        ErrorClass::Greylisted => "greylisted",
+        ErrorClass::MailboxFull => "mailbox_full",
+        ErrorClass::Transient => "transient",
+        ErrorClass::Permanent => "permanent",
+        ErrorClass::Unknown => "unknown",
+    })
+}
+
+/// `None` for a text that says nothing.
+fn some(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
 }

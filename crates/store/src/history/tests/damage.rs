@@ -136,3 +136,31 @@ fn a_file_of_a_later_version_is_refused_by_name() {
     let error = opened.err().expect("a refusal");
     assert!(error.to_string().contains(name.as_str()), "{error}");
 }
+
+/// Written by the first release that had this format.
+const VERSION_1: &[u8] = include_bytes!("version-1.events");
+
+#[test]
+fn what_the_first_version_wrote_is_read() {
+    let files = MemoryFiles::new();
+    let file = files.create("0000000000000064.events").unwrap();
+    journal::files::write_all_at(&*file, 0, &[VERSION_1]).unwrap();
+    let history = open(&files, &small());
+    let events = ask(&history, &all());
+    assert_eq!(events.len(), 24);
+    let statuses: Vec<_> = events.iter().map(|event| event.status as u8).collect();
+    let want = [
+        1, 1, 2, 4, 1, 1, 4, 2, 1, 1, 1, 4, 4, 1, 1, 4, 1, 4, 4, 2, 4, 4, 1, 1,
+    ];
+    assert_eq!(statuses, want);
+    let one = &events[21];
+    assert_eq!(one.at, Time::from_micros(1_780_000_000_021_934));
+    assert_eq!(one.message.to_string(), "019e7044-8808-7009-8000-000000000007");
+    assert_eq!((one.recipient, &*one.address), (3, "Person.362581@b\u{fc}cher.example"));
+    assert_eq!(*one.tags, [("campaign".into(), "c2".into())]);
+    let outcome = one.outcome.as_ref().unwrap();
+    assert_eq!((&*outcome.host, outcome.class, outcome.times.0[10]), (":25", 255, 90_296));
+    assert_eq!(&*outcome.said.text, "Ok: queued as 468968AF03FF");
+    assert_eq!(history.stats().damage, []);
+    assert_eq!(history.durable(), Some(Position::from_u64(2400)));
+}
