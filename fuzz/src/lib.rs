@@ -14,6 +14,7 @@ mod content;
 mod dialogue;
 mod eml;
 mod handshake;
+mod history;
 mod intake;
 pub mod mutate;
 mod recovery;
@@ -50,5 +51,6 @@ pub const TARGETS: &[Target] = &[
     intake::TARGET,
     composing::TARGET,
     spool::TARGET,
+    history::TARGET,
     recovery::TARGET,
 ];

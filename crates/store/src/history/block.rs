@@ -21,6 +21,9 @@ pub(super) const ROWS_MAX: usize = 1 << 16;
 /// Octets of a block's body at most.
 pub(super) const BODY_BYTES_MAX: usize = 64 << 20;
 
+/// Numbers of events are at most this, so that no sum of them overflows.
+pub(super) const SEQ_MAX: u64 = 1 << 62;
+
 pub(super) const MAGIC: [u8; 8] = *b"mrBlock\x01";
 
 /// Columns, by their place in the body.
@@ -120,7 +123,7 @@ impl Header {
         let body_crc = u32::from_le_bytes(reader.array()?);
         let is_sound = (1..=ROWS_MAX).contains(&(rows as usize))
             && body_bytes as usize <= BODY_BYTES_MAX
-            && first_seq.checked_add(rows.into()).is_some();
+            && first_seq <= SEQ_MAX;
         let header = Self {
             body_bytes,
             rows,

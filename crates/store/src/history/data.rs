@@ -8,7 +8,7 @@ use std::io;
 
 use journal::File;
 
-use super::block::{HEADER_BYTES, Header, MAGIC};
+use super::block::{HEADER_BYTES, Header, MAGIC, SEQ_MAX};
 use super::column::Reader;
 
 /// Octets before the first block.
@@ -36,7 +36,7 @@ pub(super) fn index_name(first_seq: u64) -> String {
 pub(super) fn first_seq(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".events")?;
     let seq = u64::from_str_radix(digits, 16).ok()?;
-    (self::name(seq) == name).then_some(seq)
+    (seq <= SEQ_MAX && self::name(seq) == name).then_some(seq)
 }
 
 /// The octets that every data file begins with.
@@ -93,6 +93,7 @@ fn read_end_mark(bytes: &[u8; END_BYTES], offset: u64) -> Option<u64> {
     let mut number = || reader.array().map(u64::from_le_bytes).ok();
     let (end_seq, _, at) = (number()?, number()?, number()?);
     let is_sound = crc32c::crc32c(checked) == u32::from_le_bytes(*crc) && at == offset;
+    let is_sound = is_sound && end_seq <= SEQ_MAX;
     is_sound.then_some(end_seq)
 }
 
@@ -157,8 +158,11 @@ impl Scan {
     }
 }
 
-/// Reads a file from end to end and checks every block.
-pub(super) fn scan(file: &dyn File) -> io::Result<Scan> {
+/// Reads a file from end to end and checks every block; blocks whose events are not later than those
+/// before are none.
+///
+/// * `first_seq`: the number that names the file.
+pub(super) fn scan(file: &dyn File, first_seq: u64) -> io::Result<Scan> {
     let bytes = file.bytes()?;
     let mut scan = Scan {
         end: START,
@@ -166,14 +170,18 @@ pub(super) fn scan(file: &dyn File) -> io::Result<Scan> {
     };
     let mut offset = START;
     while offset < bytes {
+        let next_seq = scan
+            .blocks
+            .last()
+            .map_or(first_seq, |it| it.header.end_seq());
         offset = match read_piece(file, offset)? {
-            Piece::Block(block, true) => {
+            Piece::Block(block, true) if block.header.first_seq >= next_seq => {
                 scan.blocks.push(block);
                 scan.end = block.end();
                 block.end()
             }
             Piece::End(end_seq) => {
-                scan.end_seq = Some(end_seq);
+                scan.end_seq = Some(end_seq.max(next_seq));
                 break;
             }
             piece => {

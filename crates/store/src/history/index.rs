@@ -240,7 +240,7 @@ impl Start {
 
 fn read_directory(bytes: &[u8]) -> Result<Vec<Placed>> {
     let entries = bytes.chunks_exact(PLACED_BYTES);
-    entries
+    let blocks: Vec<Placed> = entries
         .map(|entry| {
             let (offset, header) = entry.split_first_chunk::<8>().ok_or(Corrupt)?;
             Ok(Placed {
@@ -248,7 +248,10 @@ fn read_directory(bytes: &[u8]) -> Result<Vec<Placed>> {
                 header: Header::read(header.try_into().map_err(|_| Corrupt)?)?,
             })
         })
-        .collect()
+        .collect::<Result<_>>()?;
+    let mut pairs = blocks.iter().zip(blocks.iter().skip(1));
+    let is_sorted = pairs.all(|(one, next)| one.header.end_seq() <= next.header.first_seq);
+    is_sorted.then_some(blocks).ok_or(Corrupt)
 }
 
 /// Which blocks have a key.
@@ -276,9 +279,11 @@ impl Table {
         let wanted = fingerprint(key, self.bits).to_le_bytes();
         let entries = entries.chunks_exact(ENTRY_BYTES);
         let found = entries.filter(|entry| entry[..2] == wanted);
-        Ok(Ok(found
-            .map(|entry| u16::from_le_bytes([entry[2], entry[3]]))
-            .collect()))
+        let mut blocks: Vec<_> = found.map(|it| u16::from_le_bytes([it[2], it[3]])).collect();
+        // Keys of one fingerprint stand one behind the other, each with its own blocks.
+        blocks.sort_unstable();
+        blocks.dedup();
+        Ok(Ok(blocks))
     }
 
     /// Where its entries lie among all, and their checksum.
@@ -305,7 +310,27 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
+    use journal::MemoryFiles;
+
     use super::*;
+
+    #[test]
+    fn keys_that_share_a_fingerprint_name_each_block_once_in_order() {
+        let keys: [&[u32]; 3] = [&[0x0001_0000, 0x0001_0001], &[0x0001_0001], &[0x0001_0000]];
+        let parts = Parts {
+            data_bytes: 7,
+            end_seq: 0,
+            blocks: &[],
+            keys: keys.to_vec(),
+            minutes: &Minutes::new(),
+        };
+        let files = MemoryFiles::new();
+        journal::files::replace(&files, "i", &encode(&parts)).unwrap();
+        let index = Index::open(&files, "i", 7).unwrap().unwrap();
+        assert_eq!(index.table.blocks(0x0001_0001).unwrap(), Ok(vec![0, 1, 2]));
+        assert_eq!(index.table.blocks(0x0002_0001).unwrap(), Ok(vec![]));
+        assert!(Index::open(&files, "i", 8).unwrap().is_err());
+    }
 
     #[test]
     fn bucket_and_fingerprint_take_the_leading_bits_of_a_hash() {

@@ -101,7 +101,7 @@ impl Found {
             self.push(Sealed::indexed(file, first_seq, data_bytes, index));
             return Ok(());
         }
-        let mut scan = data::scan(&*file)?;
+        let mut scan = data::scan(&*file, first_seq)?;
         if scan.end_seq.is_none() && is_newest {
             return Ok(self.take_active(files, file, first_seq, scan, access)?);
         }

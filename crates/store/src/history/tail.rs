@@ -64,7 +64,7 @@ impl Tail {
 
     /// From here on positions are of another journal.
     pub(super) fn begin_era(&mut self) {
-        self.era += 1;
+        self.era = self.era.wrapping_add(1);
         self.last = None;
         self.seen = 0;
     }

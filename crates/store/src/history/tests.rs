@@ -176,13 +176,13 @@ proptest! {
         let mut random = Random(seed);
         let queries: Vec<_> = (0..20).map(|_| any_query(&mut random, &records)).collect();
         for query in &queries {
-            prop_assert_eq!(ask(&history, query), expected(query, &records), "{:?}", query);
+            assert_same(&ask(&history, query), &expected(query, &records));
         }
         history.flush().unwrap();
         drop(history);
         let history = open(&files, &small());
         for query in &queries {
-            prop_assert_eq!(ask(&history, query), expected(query, &records), "{:?}", query);
+            assert_same(&ask(&history, query), &expected(query, &records));
         }
     }
 
@@ -212,7 +212,7 @@ proptest! {
                 history = open(&files, &small());
             }
         }
-        prop_assert_eq!(got, expected(&query, &records[..counted]));
+        assert_same(&got, &expected(&query, &records[..counted]));
     }
 }
 

@@ -11,7 +11,7 @@ fn names(files: &MemoryFiles, ending: &str) -> Vec<String> {
 }
 
 fn blocks(files: &MemoryFiles, name: &str) -> Vec<Placed> {
-    scan(&*files.open(name).unwrap()).unwrap().blocks
+    scan(&*files.open(name).unwrap(), 0).unwrap().blocks
 }
 
 #[test]
@@ -155,11 +155,20 @@ fn what_the_first_version_wrote_is_read() {
     assert_eq!(statuses, want);
     let one = &events[21];
     assert_eq!(one.at, Time::from_micros(1_780_000_000_021_934));
-    assert_eq!(one.message.to_string(), "019e7044-8808-7009-8000-000000000007");
-    assert_eq!((one.recipient, &*one.address), (3, "Person.362581@b\u{fc}cher.example"));
+    assert_eq!(
+        one.message.to_string(),
+        "019e7044-8808-7009-8000-000000000007"
+    );
+    assert_eq!(
+        (one.recipient, &*one.address),
+        (3, "Person.362581@b\u{fc}cher.example")
+    );
     assert_eq!(*one.tags, [("campaign".into(), "c2".into())]);
     let outcome = one.outcome.as_ref().unwrap();
-    assert_eq!((&*outcome.host, outcome.class, outcome.times.0[10]), (":25", 255, 90_296));
+    assert_eq!(
+        (&*outcome.host, outcome.class, outcome.times.0[10]),
+        (":25", 255, 90_296)
+    );
     assert_eq!(&*outcome.said.text, "Ok: queued as 468968AF03FF");
     assert_eq!(history.stats().damage, []);
     assert_eq!(history.durable(), Some(Position::from_u64(2400)));
