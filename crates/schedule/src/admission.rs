@@ -146,3 +146,94 @@ impl Door {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use flow::rate::Unit;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const T0: Time = Time::from_secs(1_800_000_000);
+    const WHO: TenantId = TenantId(7);
+
+    fn with(quota: Quota) -> Admission {
+        let mut admission = Admission::new();
+        admission.set(WHO, quota);
+        admission
+    }
+
+    #[test]
+    fn each_limit_refuses_with_its_own_word_and_counts_nothing() {
+        let mut admission = with(Quota {
+            daily_max: Some(10),
+            ..Quota::default()
+        });
+        assert_eq!(admission.check(WHO, 8, T0), Ok(()));
+        let until = Time::from_secs((T0.as_secs() / DAY_S + 1) * DAY_S);
+        assert_eq!(admission.check(WHO, 3, T0), Err(Refusal::Daily { until }));
+        assert_eq!(admission.check(WHO, 2, T0), Ok(()));
+        assert_eq!(admission.check(WHO, 10, until), Ok(()));
+
+        let mut admission = with(Quota {
+            stock_max: Some(10),
+            ..Quota::default()
+        });
+        admission.restore(WHO, 9);
+        assert_eq!(admission.check(WHO, 2, T0), Err(Refusal::Stock));
+        admission.settled(WHO, 5);
+        assert_eq!(admission.check(WHO, 2, T0), Ok(()));
+
+        let quota = Quota {
+            is_suspended: true,
+            ..Quota::default()
+        };
+        assert_eq!(with(quota).check(WHO, 1, T0), Err(Refusal::Suspended));
+        assert_eq!(Admission::new().check(WHO, 1, T0), Err(Refusal::Unknown));
+    }
+
+    #[test]
+    fn another_quota_keeps_what_was_used() {
+        let quota = |max| Quota {
+            daily_max: Some(max),
+            ..Quota::default()
+        };
+        let mut admission = with(quota(10));
+        assert_eq!(admission.check(WHO, 10, T0), Ok(()));
+        admission.set(WHO, quota(15));
+        assert!(admission.check(WHO, 6, T0).is_err());
+        assert_eq!(admission.check(WHO, 5, T0), Ok(()));
+    }
+
+    proptest! {
+        /// A message passes if one recipient could; so over any span at most rate, burst and one message go.
+        #[test]
+        fn a_rate_is_never_exceeded_by_more_than_one_message(
+            messages in proptest::collection::vec((0..300_u64, 1..50_u32), 1..200),
+            rate in 1..200_u64, burst in 1..20_u32,
+        ) {
+            let mut admission = with(Quota {
+                rate: RateLimit::new(rate, Unit::Second).ok(),
+                burst,
+                ..Quota::default()
+            });
+            let (mut now, mut passed) = (T0, Vec::new());
+            for (ms, recipients) in messages {
+                now += Time::from_millis(ms);
+                match admission.check(WHO, recipients, now) {
+                    Ok(()) => passed.push((now, recipients)),
+                    Err(Refusal::Rate { until }) => prop_assert!(until > now),
+                    Err(other) => prop_assert!(false, "{other}"),
+                }
+            }
+            for (index, (from, _)) in passed.iter().enumerate() {
+                let mut sum = 0.0;
+                for (to, recipients) in &passed[index..] {
+                    let most = f64::from(burst) + rate as f64 * (*to - *from).as_secs_f64();
+                    prop_assert!(sum + 1.0 <= most + 1e-6, "{sum} before {to:?}");
+                    sum += f64::from(*recipients);
+                }
+            }
+        }
+    }
+}

@@ -31,7 +31,7 @@ pub struct Job {
     pub cost: u16,
     /// Attempts made.
     pub attempts: u16,
-    /// How often it was put back since its last attempt. The schedule counts: 0 in a new job.
+    /// How often it was put back since it was last inserted. The schedule counts.
     pub refusals: u8,
     /// Not before.
     pub due_at: Time,

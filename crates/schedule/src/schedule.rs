@@ -157,8 +157,9 @@ impl Schedule {
     ///
     /// # Panics
     /// If its site or tenant is not one of this schedule.
-    pub fn insert(&mut self, job: Job, now: Time) {
+    pub fn insert(&mut self, mut job: Job, now: Time) {
         self.clock(now);
+        job.refusals = 0;
         assert!(
             (job.tenant.0 as usize) < self.tenants.len(),
             "unknown tenant"
@@ -252,13 +253,17 @@ impl Schedule {
 
     /// Says how much of its windows this machine can bear: 1 all, 0 one message at a time in all.
     pub fn pressure(&mut self, factor: f64) {
+        let before = self.pressure;
         self.pressure = if factor.is_nan() {
             1.0
         } else {
             factor.clamp(0.0, 1.0)
         };
-        for index in 0..self.sites.len() as u32 {
-            self.activate(index);
+        // What was held back by less may go on.
+        if self.pressure > before {
+            for index in 0..self.sites.len() as u32 {
+                self.activate(index);
+            }
         }
     }
 

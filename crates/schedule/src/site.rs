@@ -276,12 +276,11 @@ impl Site {
                 sample(rtt, false);
                 self.window.delivered(inflight, &limits);
             }
+            // A refusal for rate is the pace's to answer, where there is one.
+            Feedback::RateRefused if policy.pace => {}
             Feedback::RateRefused | Feedback::ConnectFailed | Feedback::Lost => {
                 sample(now.saturating_sub(job.granted_at), true);
-                // A refusal for rate is the pace's to answer, where there is one.
-                if feedback != Feedback::RateRefused || !policy.pace {
-                    self.window.refused(&limits);
-                }
+                self.window.refused(&limits);
             }
             Feedback::ConnectionRefused => {
                 sample(now.saturating_sub(job.granted_at), true);

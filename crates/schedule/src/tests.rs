@@ -249,6 +249,66 @@ fn what_is_put_back_goes_first_in_the_order_in_which_it_was_due() {
 }
 
 #[test]
+fn a_relay_is_given_more_as_long_as_its_latency_does_not_rise() {
+    let mut world = World::new(Config::default());
+    let tenant = world.tenant("t");
+    let site = world.schedule.site("relay.example", &SitePolicy::relay(64));
+    (0..20_000).for_each(|key| {
+        world.insert(key, site, tenant);
+    });
+    for _ in 0..300 {
+        world.poll();
+        world.now += ms(5);
+        world.settle_all(OK);
+    }
+    assert_eq!(world.schedule.site_view(site).unwrap().window, 64);
+    // It answers one after the other: what is in flight waits.
+    for _ in 0..1000 {
+        world.poll();
+        let jobs = std::mem::take(&mut world.granted);
+        for job in jobs {
+            world.now += ms(5);
+            let rtt = world.now - job.granted_at;
+            let delivered = Feedback::Delivered { rtt };
+            world.schedule.settle(world.now, &job, delivered);
+        }
+    }
+    let window = world.schedule.site_view(site).unwrap().window;
+    assert!(window < 10, "{window}");
+}
+
+#[test]
+fn a_connection_too_many_tells_the_window() {
+    let mut world = World::new(Config::default());
+    let tenant = world.tenant("t");
+    let site = world
+        .schedule
+        .site("a.example", &SitePolicy::refusals(10, 20));
+    (0..2000).for_each(|key| {
+        world.insert(key, site, tenant);
+    });
+    let mut refused = 0;
+    for _ in 0..100 {
+        world.poll();
+        // The site takes four connections.
+        for job in std::mem::take(&mut world.granted).into_iter().rev() {
+            let view = world.schedule.site_view(site).unwrap();
+            if view.inflight > 4 {
+                refused += 1;
+                world
+                    .schedule
+                    .settle(world.now, &job, Feedback::ConnectionRefused);
+                let _ = world.schedule.put_back(job, world.now);
+            } else {
+                world.schedule.settle(world.now, &job, OK);
+            }
+        }
+    }
+    assert!((6..20).contains(&refused), "{refused}");
+    assert!((4..=5).contains(&world.schedule.site_view(site).unwrap().window));
+}
+
+#[test]
 fn a_job_that_is_always_refused_is_not_kept_at_the_head_for_ever() {
     let mut world = World::new(Config::default());
     let (site, tenant) = (world.site("a.example", 1), world.tenant("t"));
