@@ -657,5 +657,14 @@ async fn any_split_of_a_flight_comes_to_the_same() {
     assert_eq!(fake.begun(), 12);
 }
 
+#[test]
+fn an_idle_connection_takes_little_memory() {
+    fn future_bytes<F>(_: fn(connection::Connection<Fake>, bool) -> F) -> usize {
+        size_of::<F>()
+    }
+    let bytes = future_bytes(connection::Connection::<Fake>::serve);
+    assert!(bytes < 2560, "{bytes} octets of task for each connection");
+}
+
 mod peers;
 mod tls;
