@@ -6,6 +6,7 @@ use smtp::{Content, Envelope};
 use store::{Message, Outcome, Status};
 
 use crate::core::Core;
+use crate::dispose;
 use crate::dsn::{Action, Affected, Notice};
 use crate::submission::{Options, Submission};
 
@@ -46,10 +47,7 @@ impl Core {
         status: Status,
         outcomes: &[(u32, Outcome)],
     ) -> Option<(Envelope, Content)> {
-        let action = match status {
-            Status::Expired => Action::Expired,
-            _ => Action::Failed,
-        };
+        let action = Action::of(status)?;
         let recipients: Vec<_> = outcomes
             .iter()
             .map(|(recipient, outcome)| Affected {
@@ -69,8 +67,8 @@ impl Core {
         notice.compose()
     }
 
-    /// Puts a recipient on the suppression list that was refused for good as one that is not there
-    /// (RFC 3463 §3.2: X.1.x).
+    /// Puts a recipient on the suppression list that a server refused for good as one that is not
+    /// there.
     pub(crate) fn suppress_bounced(
         &self,
         message: &Message,
@@ -78,11 +76,8 @@ impl Core {
         status: Status,
         outcome: &Outcome,
     ) {
-        let is_address = outcome
-            .said
-            .enhanced
-            .is_some_and(|code| code.subject() == 1);
-        if status != Status::Bounced || !is_address || !self.policy.load().suppress_bounced {
+        let is_gone = status == Status::Bounced && dispose::is_gone(outcome);
+        if !is_gone || !self.policy.load().suppress_bounced {
             return;
         }
         let address = message.envelope.recipients()[recipient as usize]

@@ -117,7 +117,12 @@ async fn outcomes_of_several_recipients_are_kept_apart_in_one_transaction() {
         statuses,
         [Status::Delivered, Status::Bounced, Status::Deferred]
     );
-    assert_eq!(bench.sink.records().len(), 1);
+    // The notice about the bounce may be there already.
+    let records = bench.sink.records();
+    let of_app = records
+        .iter()
+        .filter(|record| record.from == "app@example.org");
+    assert_eq!(of_app.count(), 1);
     let view = engine.status(accepted.id).unwrap();
     assert!(view.recipients[2].due_at.unwrap() > engine.now());
     assert_eq!(view.recipients[1].outcome.as_ref().unwrap().said.code, 550);

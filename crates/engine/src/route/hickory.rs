@@ -23,6 +23,9 @@ const NEGATIVE_TTL: Duration = Duration::from_secs(60);
 /// For one try of one server; there are two tries.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Questions at once to one server; more would be refused here. The resolver asks for fewer.
+const ACTIVE_MAX: usize = 4096;
+
 /// Asks recursive name servers over UDP, and over TCP where an answer does not fit.
 #[derive(Clone, Debug)]
 pub struct HickoryDns {
@@ -88,6 +91,7 @@ fn adjust(options: &mut ResolverOpts) {
     options.timeout = TIMEOUT;
     options.attempts = 1;
     options.edns0 = true;
+    options.max_active_requests = ACTIVE_MAX;
 }
 
 impl Dns for HickoryDns {

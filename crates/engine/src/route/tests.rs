@@ -364,6 +364,10 @@ async fn hickory_asks_a_name_server_and_its_answers_mean_what_they_should() {
         "no name"
     );
     assert_eq!(kind(dns.mx(&domain("s.test")).await.unwrap_err()), "failed");
+    let many = (0..300).map(|n| dns.mx(&domain(&format!("n{n}.test"))));
+    for answer in futures_util::future::join_all(many).await {
+        assert_eq!(kind(answer.unwrap_err()), "no name");
+    }
 }
 
 fn record() -> impl Strategy<Value = Mx> {
