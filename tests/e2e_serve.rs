@@ -97,6 +97,15 @@ fn the_first_key_is_printed_once_and_is_valid_ever_after() {
 }
 
 #[test]
+fn no_key_is_printed_into_the_journal() {
+    let home = Home::new("");
+    let server = home.serve_with(&[("JOURNAL_STREAM", std::path::Path::new("8:1"))]);
+    assert_eq!(server.key(), None);
+    let made = server.json(&["key", "create", "first"]);
+    assert!(made["token"].is_string());
+}
+
+#[test]
 fn what_comes_in_by_http_and_by_smtp_is_delivered_and_can_be_asked_about() {
     let sink = taking_sink();
     let home = Home::in_front_of(&sink);
@@ -430,4 +439,46 @@ fn events_are_followed_as_they_happen() {
     assert_eq!(server.end(Signal::TERM), Some(0));
     assert!(lines.next().is_none());
     assert_eq!(follower.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_certificate_lets_clients_encrypt_and_another_is_taken_over_by_sighup() {
+    let sink = taking_sink();
+    let home = Home::in_front_of(&sink);
+    let make = || {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        std::fs::write(home.path("cert.pem"), made.cert.pem()).unwrap();
+        std::fs::write(home.path("key.pem"), made.signing_key.serialize_pem()).unwrap();
+    };
+    make();
+    let tls = "[tls]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\n";
+    home.configure(&(route_to(&sink) + tls));
+    let server = home.serve();
+    let port = server.smtp_address().rsplit_once(':').unwrap().1;
+    let send = || {
+        let via = format!("smtp://localhost:{port}?tls=required");
+        let ca = home.path("cert.pem");
+        let run: support::Run = command(["send", "--via", &via, "--ca", ca.to_str().unwrap()])
+            .args([
+                "--from",
+                "a@x.example",
+                "--to",
+                "b@y.example",
+                "--text",
+                "x",
+            ])
+            .output()
+            .unwrap()
+            .into();
+        run
+    };
+    send().expect(0, "sent");
+    make();
+    send().expect(69, "securely");
+    server.signal(Signal::HUP);
+    wait_until("the file is taken over", || {
+        home.log().contains("the configuration was reloaded")
+    });
+    send().expect(0, "sent");
+    wait_for(&sink, 2);
 }

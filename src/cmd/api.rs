@@ -11,7 +11,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use ureq::http::{Response, StatusCode};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
-use ureq::{Agent, Body};
+use ureq::{Agent, Body, RequestBuilder};
 
 use crate::exit::{Exit, OrExit, Stop};
 use crate::listening::Listening;
@@ -154,24 +154,13 @@ impl Api {
 
     /// POST with a body.
     pub(crate) fn post(&self, path: &str, body: &Value) -> Result<Value, Stop> {
-        let request = self.agent.post(format!("{}{path}", self.base));
-        let request = match &self.key {
-            Some(key) => request.header("Authorization", format!("Bearer {key}")),
-            None => request,
-        };
+        let request = self.with_key(self.agent.post(self.url(path)), &[]);
         self.checked(request.send_json(body)).and_then(read_json)
     }
 
     /// DELETE.
     pub(crate) fn delete(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, Stop> {
-        let request = self.agent.delete(format!("{}{path}", self.base));
-        let request = query.iter().fold(request, |request, (name, value)| {
-            request.query(*name, *value)
-        });
-        let request = match &self.key {
-            Some(key) => request.header("Authorization", format!("Bearer {key}")),
-            None => request,
-        };
+        let request = self.with_key(self.agent.delete(self.url(path)), query);
         self.checked(request.call()).and_then(read_json)
     }
 
@@ -196,15 +185,20 @@ impl Api {
     }
 
     fn ask(&self, path: &str, query: &[(&str, &str)]) -> Result<Response<Body>, Stop> {
-        let request = self.agent.get(format!("{}{path}", self.base));
-        let request = query.iter().fold(request, |request, (name, value)| {
-            request.query(*name, *value)
-        });
-        let request = match &self.key {
+        let request = self.with_key(self.agent.get(self.url(path)), query);
+        self.checked(request.call())
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    fn with_key<B>(&self, request: RequestBuilder<B>, query: &[(&str, &str)]) -> RequestBuilder<B> {
+        let request = request.query_pairs(query.iter().copied());
+        match &self.key {
             Some(key) => request.header("Authorization", format!("Bearer {key}")),
             None => request,
-        };
-        self.checked(request.call())
+        }
     }
 
     /// An answer that says yes, or in the server's words why not.

@@ -1,6 +1,6 @@
 //! `mailrail config`: what a file would mean, without starting anything.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::config::{self, Config, Given};
 use crate::exit::{Exit, Outcome, Stop};
@@ -31,7 +31,7 @@ struct File {
 pub(crate) fn run(args: &Args) -> Outcome {
     match &args.command {
         Command::Check(file) => {
-            let config = load(file.path(), Given::new())?;
+            let config = load(file.path().as_deref(), Given::new())?;
             let (routes, tenants) = (config.routes.len(), config.tenants.len());
             out::line(format_args!(
                 "{}: no mistakes; routes: {routes}, tenants: {tenants}",
@@ -39,7 +39,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
             ));
         }
         Command::Show(file) => {
-            let config = load(file.path(), Given::new())?;
+            let config = load(file.path().as_deref(), Given::new())?;
             out::line(format_args!("# {}", file.name()));
             out::line(config::show::show(&config.shown).trim_end());
         }
@@ -65,8 +65,8 @@ pub(crate) fn or_usual(file: Option<&PathBuf>) -> Option<PathBuf> {
 }
 
 /// Reads it, or stops with every mistake.
-pub(crate) fn load(path: Option<PathBuf>, given: Given) -> Result<Config, Stop> {
-    config::load(path.as_deref(), given).map_err(|mistakes| {
+pub(crate) fn load(path: Option<&Path>, given: Given) -> Result<Config, Stop> {
+    config::load(path, given).map_err(|mistakes| {
         let text = match mistakes.mistakes.len() {
             1 => mistakes.to_string(),
             count => format!("{count} mistakes in the configuration\n{mistakes}"),

@@ -150,7 +150,10 @@ fn parse(text: &str, folder: &Path, given: Given) -> Result<Config, Vec<Mistake>
 /// Reads every section; mistakes are noted on the way.
 fn read(mut root: Section<'_>, folder: &Path) -> Config {
     let (data_dir, origin) = default_data_dir();
-    let data_dir: PathBuf = root.get_with("data_dir", &data_dir, origin);
+    let mut data_dir: PathBuf = root.get_with("data_dir", &data_dir, origin);
+    if root.has("data_dir") && !root.is_given("data_dir") {
+        data_dir = beside(folder, &data_dir);
+    }
     let host = toml::Value::String(host_name().to_string()).to_string();
     let host = root.get("host", &host);
     let listen = Listen::read(root.section("listen"));

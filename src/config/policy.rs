@@ -282,7 +282,7 @@ impl Setting for LogLevel {
 }
 
 /// `[log]`: to standard error.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Log {
     pub(crate) format: LogFormat,
     pub(crate) level: LogLevel,

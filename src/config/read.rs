@@ -139,6 +139,11 @@ impl<'a> Section<'a> {
         self.find(key).is_some()
     }
 
+    /// Whether a flag or the environment says it instead of the file.
+    pub(crate) fn is_given(&self, key: &str) -> bool {
+        self.notes.given.contains_key(self.path_of(key).as_str())
+    }
+
     /// Whether a setting is a list of tables.
     pub(crate) fn holds_tables(&self, key: &str) -> bool {
         let items = self.find(key).and_then(|value| value.get_ref().as_array());
@@ -267,13 +272,11 @@ impl<'a> Section<'a> {
         if let Some((text, who)) = self.notes.given.get(path.as_str()) {
             let parsed = DeValue::parse(text).expect("what is given is TOML");
             self.show(key, plain(parsed.get_ref()), Origin::Given(who));
-            let value = T::read(parsed.get_ref());
-            return value
-                .map_err(|error| {
-                    self.notes
-                        .mistake(None, who, format_args!("{text}: {error}"))
-                })
-                .ok();
+            let wrong = |error| {
+                self.notes
+                    .mistake(None, who, format_args!("{text}: {error}"));
+            };
+            return T::read(parsed.get_ref()).map_err(wrong).ok();
         }
         let found = self.find(key)?;
         let value = match is_secret {

@@ -373,9 +373,12 @@ fn what_is_shown_reads_back_and_says_where_it_is_from() {
 
 #[test]
 fn a_flag_counts_more_than_the_file() {
-    let given = Given::from([("data_dir", ("\"/x\"".to_owned(), "--data-dir"))]);
-    let config = parse("data_dir = \"/y\"", Path::new(""), given).unwrap();
-    assert_eq!(config.data_dir, Path::new("/x"));
+    let given = Given::from([("data_dir", ("\"x\"".to_owned(), "--data-dir"))]);
+    let text = "data_dir = \"y\"";
+    let config = parse(text, Path::new("/etc"), Given::new()).unwrap();
+    assert_eq!(config.data_dir, Path::new("/etc/y"));
+    let config = parse(text, Path::new("/etc"), given).unwrap();
+    assert_eq!(config.data_dir, Path::new("x"));
     assert_eq!(config.shown[0].origin, Origin::Given("--data-dir"));
 }
 

@@ -60,6 +60,7 @@ impl Home {
         let mut child = command(["serve", "--config", path_str(&self.path("mailrail.toml"))])
             .args(["--data-dir", path_str(&self.data_dir())])
             .args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"])
+            .env_remove("JOURNAL_STREAM")
             .envs(environment.iter().copied())
             .stderr(log.unwrap())
             .stdout(Stdio::piped())

@@ -112,7 +112,7 @@ impl Args {
         if let Some(address) = self.http {
             given.insert("listen.http", (text(address.to_string()), "--http"));
         }
-        load(self.path(), given)
+        load(self.path().as_deref(), given)
     }
 }
 

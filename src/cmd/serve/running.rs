@@ -135,9 +135,13 @@ impl Running {
         Ok(())
     }
 
-    /// Made where there is none yet but the one that ends with us.
+    /// Made where there is none yet but the one that ends with us, and nobody keeps what we say.
     async fn first_key(&self) -> Result<Option<String>, Stop> {
         if self.access.keys().len() > 1 {
+            return Ok(None);
+        }
+        if std::env::var_os("JOURNAL_STREAM").is_some() {
+            tracing::info!("there is no API key yet: `mailrail key create NAME` makes one");
             return Ok(None);
         }
         let scopes = Scopes::SEND.and(Scopes::READ);
@@ -158,7 +162,7 @@ impl Running {
         let http = self.listening.http.map(|address| address.to_string());
         format!(
             "SMTP on {}, HTTP on {}, {} routes",
-            addresses(&self.smtp.addresses().to_vec()),
+            addresses(self.smtp.addresses()),
             http.unwrap_or_default(),
             self.config.routes.len()
         )
@@ -176,19 +180,8 @@ impl Running {
         self.access.replace_rules(config.rules());
         self.smtp
             .reload(config.smtp_settings(), config.tls.identity.as_ref());
-        for (name, is_same) in [
-            ("data_dir", self.config.data_dir == config.data_dir),
-            ("host", self.config.host == config.host),
-            ("listen", self.config.listen == config.listen),
-            ("history", self.config.history == config.history),
-            (
-                "tls.authorities",
-                self.config.tls.authorities == config.tls.authorities,
-            ),
-        ] {
-            if !is_same {
-                tracing::warn!(setting = name, "changes with the next start only");
-            }
+        for name in needs_start(&self.config, &config) {
+            tracing::warn!(setting = name, "changes with the next start only");
         }
         tracing::info!(
             routes = config.routes.len(),
@@ -207,6 +200,25 @@ impl Running {
         listening::remove(&self.config.data_dir);
         tracing::info!("drained");
     }
+}
+
+/// Settings that differ and are read at the start only.
+fn needs_start(old: &Config, new: &Config) -> impl Iterator<Item = &'static str> {
+    [
+        ("data_dir", old.data_dir == new.data_dir),
+        ("host", old.host == new.host),
+        ("listen.smtp", old.listen.smtp == new.listen.smtp),
+        ("listen.smtps", old.listen.smtps == new.listen.smtps),
+        ("listen.http", old.listen.http == new.listen.http),
+        ("history", old.history == new.history),
+        (
+            "tls.authorities",
+            old.tls.authorities == new.tls.authorities,
+        ),
+        ("log", old.log == new.log),
+    ]
+    .into_iter()
+    .filter_map(|(name, is_same)| (!is_same).then_some(name))
 }
 
 /// Until the engine ends.
