@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use journal::{Commit, DirFiles, Journal, Options, Stats};
+use journal::{Check, Commit, DirFiles, Journal, Options, Stats};
 use rustix::time::{ClockId, clock_gettime};
 
 const CONTENT: [u8; 4096] = [b'x'; 4096];
@@ -40,6 +40,7 @@ fn main() {
         measure(name, folder, time, *load);
         std::fs::remove_dir_all(folder).expect("the folder can be removed");
     }
+    opening(Path::new(folder));
 }
 
 type Load = fn(&Journal, &dyn Fn() -> bool);
@@ -100,6 +101,37 @@ fn measure(name: &str, folder: &Path, time: Duration, load: Load) {
         start.elapsed(),
         cpu_time() - cpu,
     );
+}
+
+/// What opening takes, with a warm cache.
+fn opening(folder: &Path) {
+    const SEGMENTS: u32 = 5;
+    let open = |check| {
+        let files = Arc::new(DirFiles::open(folder).expect("the folder can be made"));
+        let options = Options {
+            check,
+            ..Options::default()
+        };
+        let start = Instant::now();
+        let (journal, _) = Journal::open(files, options).expect("it is sound");
+        (journal, start.elapsed())
+    };
+    let (journal, _) = open(Check::All);
+    while journal.end().segment() <= SEGMENTS {
+        append(&journal).wait().expect("the disk works");
+        for _ in 0..1000 {
+            let lazily = journal.append_lazily(1, &[&HEAD, &CONTENT]);
+            lazily.expect("there is room");
+        }
+    }
+    drop(journal);
+    for check in [Check::All, Check::Tail] {
+        println!(
+            "opening {SEGMENTS} full segments, {check:?}: {:.0?}",
+            open(check).1
+        );
+    }
+    std::fs::remove_dir_all(folder).expect("the folder can be removed");
 }
 
 fn report(name: &str, before: Stats, after: Stats, time: Duration, cpu: Duration) {

@@ -85,7 +85,7 @@ impl State {
         let bytes = frame::padded(record.body.length);
         let end = u64::from(self.offset) + u64::from(bytes) + u64::from(SEAL_BYTES);
         let must_roll = end > options.segment_bytes_max && self.offset > FIRST;
-        self.admit(options, &record, bytes as usize, must_roll)?;
+        self.admit(options, &record, must_roll)?;
         if must_roll {
             self.roll(new_salt);
         }
@@ -104,7 +104,6 @@ impl State {
         &self,
         options: &Options,
         record: &Incoming<'_>,
-        bytes: usize,
         must_roll: bool,
     ) -> Result<(), AppendError> {
         match self.refusal {
@@ -115,8 +114,8 @@ impl State {
         if self.is_short_of_room() && record.is_awaited || self.is_full && must_roll {
             return Err(AppendError::Full);
         }
-        // One record is always taken, however large.
-        if self.backlog_bytes > 0 && self.backlog_bytes + bytes > options.backlog_bytes_max {
+        // The last one may go beyond, so that a large one has its turn however busy it is.
+        if self.backlog_bytes >= options.backlog_bytes_max {
             return Err(AppendError::Busy);
         }
         Ok(())

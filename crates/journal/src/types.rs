@@ -57,7 +57,7 @@ pub struct Options {
     pub segment_bytes_max: u64,
     /// Longest body of a record. One that is longer than a segment gets a larger one to itself.
     pub record_bytes_max: u32,
-    /// [`AppendError::Busy`] above: appended and not yet durable.
+    /// [`AppendError::Busy`] once so much is appended and not yet durable; one record may go beyond.
     pub backlog_bytes_max: usize,
     /// How long records nobody waits for may stay unsynced.
     pub linger: Duration,
@@ -75,7 +75,7 @@ impl Default for Options {
         Self {
             segment_bytes_max: 64 << 20,
             record_bytes_max: 256 << 20,
-            backlog_bytes_max: 16 << 20,
+            backlog_bytes_max: 64 << 20,
             linger: Duration::from_millis(5),
             mode: Mode::Thread,
             check: Check::All,

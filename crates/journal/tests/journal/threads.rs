@@ -129,7 +129,7 @@ fn limits_are_kept() {
     );
     while journal.append_lazily(1, &[&[0; 100]]).is_ok() {}
     let backlog = journal.stats().backlog_bytes;
-    assert!((options.backlog_bytes_max - 200..=options.backlog_bytes_max).contains(&backlog));
+    assert!((options.backlog_bytes_max..options.backlog_bytes_max + 200).contains(&backlog));
     assert_eq!(journal.append_lazily(1, &[]), Err(AppendError::Busy));
     assert!(journal.turn());
     journal.append_lazily(1, &[&[0; 100]]).unwrap();
