@@ -391,7 +391,16 @@ async fn open_store(config: &Config) -> Result<Store, OpenError> {
     };
     opened
         .map_err(|error| failed(error.to_string()))?
-        .map_err(|error| failed(error.to_string()))
+        .map_err(|error| failed(with_sources(&error)))
+}
+
+/// An error and all that caused it, as `error: cause: cause`.
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let mut words: Vec<String> = causes.map(ToString::to_string).collect();
+    // Some say their source already.
+    words.dedup_by(|cause, error| error.ends_with(cause.as_str()));
+    words.join(": ")
 }
 
 /// The answer to a key that is known.
