@@ -39,7 +39,12 @@ impl Core {
     pub(crate) fn status(&self, id: MessageId) -> Option<MessageView> {
         let view = self.status_now(id);
         let age = self.clock.now().saturating_sub(id.time());
-        let is_settling = |view: &MessageView| view.recipients.iter().any(|one| one.at.is_zero());
+        // Either way history has not heard yet how a recipient ended that the spool let go.
+        let is_settling = |view: &MessageView| {
+            let is_gone = view.message.is_none();
+            let mut all = view.recipients.iter();
+            all.any(|one| one.at.is_zero() || is_gone && !one.status.is_terminal())
+        };
         match &view {
             Some(view) if !is_settling(view) => {}
             // What is older, history knows.
