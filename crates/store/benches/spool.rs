@@ -1,15 +1,17 @@
 //! What a waiting message costs: `cargo bench -p mailrail-store --bench spool -- [MESSAGES] [FOLDER]`.
 //!
-//! Appends that many messages of 4 KiB to a journal in a folder (a temporary one if none is named),
+//! First, what records cost to write and read, and content to pack. Then appends that many messages of 4 KiB to a journal in a folder (a temporary one if none is named),
 //! defers each, then opens the folder again. Prints CPU time and wall time a message and what memory
 //! grew by. The folder's disk and what it has cached decide the wall times.
 
+use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use journal::{Check, DirFiles, Journal, Options};
 use smtp::{Content, Envelope};
+use store::codec;
 use store::{Event, Message, Outcome, Priority, Said, Spool, SpoolOptions, Status, Time};
 
 const NOW: Time = Time::from_secs(1_790_000_000);
@@ -22,6 +24,7 @@ fn main() {
     let messages = arguments
         .first()
         .map_or(100_000, |n| n.parse().expect("a number"));
+    records();
     if let Some(folder) = arguments.get(1) {
         run(Path::new(folder), messages);
     } else {
@@ -162,6 +165,100 @@ fn deferred(spool: &Spool, slot: store::Slot, n: u64) -> Event {
             ..Outcome::default()
         })),
     }
+}
+
+/// What one record costs, by how often it can be done.
+fn records() {
+    let journal = journal::MemoryFiles::new();
+    let opened = Journal::open(Arc::new(journal), Options::default());
+    let (spool, _) = Spool::open(opened.expect("a journal").0, SpoolOptions::default());
+    for kib in [4, 16, 64, 256] {
+        let message = message(&spool, 0, Content::new(letter(kib << 10)).expect("lines"));
+        let content = message.content.as_bytes();
+        let mut record = Vec::new();
+        codec::encode_head(&message, false, &mut record);
+        record.extend_from_slice(content);
+        let record = bytes::Bytes::from(record);
+        println!("content of {kib} KiB:");
+        measure("  encode head", || {
+            let mut head = Vec::with_capacity(256);
+            codec::encode_head(black_box(&message), false, &mut head);
+            head
+        });
+        measure("  decode message", || {
+            codec::decode_message(black_box(&record))
+        });
+        measure("  skim message", || codec::skim_message(black_box(&record)));
+        let packer = codec::Packer::new(0, 1);
+        measure("  pack", || packer.pack(black_box(content)));
+        let packed = packer.pack(content).expect("text packs");
+        println!(
+            "  packed to {:.0} %",
+            100.0 * packed.len() as f64 / content.len() as f64
+        );
+        let mut record = Vec::new();
+        codec::encode_head(&message, true, &mut record);
+        record.extend_from_slice(&packed);
+        let record = bytes::Bytes::from(record);
+        measure("  decode packed message", || {
+            codec::decode_message(black_box(&record))
+        });
+    }
+    let (slot, _) = spool
+        .append(Arc::new(message(
+            &spool,
+            0,
+            Content::new("a\r\n").expect("a line"),
+        )))
+        .expect("room");
+    let event = deferred(&spool, slot, 0);
+    let mut record = Vec::new();
+    codec::encode_event(&event, &mut record);
+    println!("event of {} octets:", record.len());
+    measure("  encode", || {
+        let mut out = Vec::with_capacity(256);
+        codec::encode_event(black_box(&event), &mut out);
+        out
+    });
+    measure("  decode", || codec::decode_event(black_box(&record)));
+    measure("  skim", || codec::skim_event(black_box(&record)));
+}
+
+/// Lines of words such as letters have, not too regular.
+fn letter(octets: usize) -> Vec<u8> {
+    let words = "the of and your order number has been shipped today please find below all items \
+        with their prices <td> </td> <tr> <p style=3D\"margin:0\"> href https://shop.example/track? \
+        thank you for shopping we hope that see soon unsubscribe here if do not want this mail any more";
+    let words: Vec<&str> = words.split_whitespace().collect();
+    let (mut text, mut dice) = (b"Subject: hi\r\n\r\n".to_vec(), 1_u64);
+    let mut column = 0;
+    while text.len() < octets {
+        dice = dice
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        let word = match (dice >> 33) % 5 {
+            0 => format!("{:x}", dice >> 44),
+            _ => words[(dice >> 35) as usize % words.len()].to_owned(),
+        };
+        text.extend_from_slice(word.as_bytes());
+        column += word.len() + 1;
+        text.extend_from_slice(if column > 70 { b"\r\n" } else { b" " });
+        column %= 71;
+    }
+    text.extend_from_slice(b"\r\n");
+    text
+}
+
+/// Prints the best of some rounds.
+fn measure<T>(what: &str, mut run: impl FnMut() -> T) {
+    const CALLS: u32 = 200;
+    let round = |_| {
+        let begun = Instant::now();
+        (0..CALLS).for_each(|_| drop(black_box(run())));
+        begun.elapsed() / CALLS
+    };
+    let best = (0..50).map(round).min().unwrap_or_default();
+    println!("{what}: {best:.2?}");
 }
 
 /// Wall, CPU and memory from a moment on.
