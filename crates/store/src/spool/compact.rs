@@ -214,32 +214,44 @@ impl Spool {
         }
     }
 
-    /// Copies a message, unless it is no longer the one that stands there.
+    /// Copies a message, unless it is no longer the one that stands there. Returns the copy's octets.
     fn copy_message(&self, slot: Slot, at: Position, message: &[u8]) -> Result<u64, CompactError> {
         while let Some(marks) = self.marks_at(slot, at) {
-            let head = self.standings(&marks).map_err(CompactError::Read)?;
-            let mut state = self.lock();
-            let entry = state.slots.get(slot).filter(|entry| entry.at == at);
-            let is_same = |entry: &super::slots::Entry| entry.marks().eq(marks.iter().copied());
-            if !entry.is_some_and(is_same) {
-                continue;
+            let standings = self.standings(&marks).map_err(CompactError::Read)?;
+            if let Some(bytes) = self.put_copy(slot, at, &marks, &[&standings, message])? {
+                return Ok(bytes);
             }
-            let journal = &self.inner.journal;
-            let moved = journal.append_lazily(Kind::Moved as u8, &[&head, message]);
-            let moved = moved.map_err(CompactError::Append)?;
-            let bytes = head.len() + message.len();
-            state.slots.set_at(slot, moved, bytes as u32);
-            state.copies_end = journal.end();
-            drop(state);
-            let counts = &self.inner.counts;
-            counts.moved_messages.fetch_add(1, Relaxed);
-            counts.moved_bytes.fetch_add(bytes as u64, Relaxed);
-            return Ok(bytes as u64);
         }
         Ok(0)
     }
 
-    fn marks_at(&self, slot: Slot, at: Position) -> Option<Vec<(u32, Mark)>> {
+    /// Appends a copy that was prepared from these marks; none if they have changed since.
+    pub(super) fn put_copy(
+        &self,
+        slot: Slot,
+        at: Position,
+        marks: &[(u32, Mark)],
+        copy: &[&[u8]; 2],
+    ) -> Result<Option<u64>, CompactError> {
+        let mut state = self.lock();
+        let entry = state.slots.get(slot).filter(|entry| entry.at == at);
+        if !entry.is_some_and(|entry| entry.marks().eq(marks.iter().copied())) {
+            return Ok(None);
+        }
+        let journal = &self.inner.journal;
+        let moved = journal.append_lazily(Kind::Moved as u8, copy);
+        let moved = moved.map_err(CompactError::Append)?;
+        let bytes = copy[0].len() + copy[1].len();
+        state.slots.set_at(slot, moved, bytes as u32);
+        state.copies_end = journal.end();
+        drop(state);
+        let counts = &self.inner.counts;
+        counts.moved_messages.fetch_add(1, Relaxed);
+        counts.moved_bytes.fetch_add(bytes as u64, Relaxed);
+        Ok(Some(bytes as u64))
+    }
+
+    pub(super) fn marks_at(&self, slot: Slot, at: Position) -> Option<Vec<(u32, Mark)>> {
         let state = self.lock();
         let entry = state.slots.get(slot).filter(|entry| entry.at == at)?;
         Some(entry.marks().collect())
