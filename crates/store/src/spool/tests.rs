@@ -886,9 +886,12 @@ fn threads_that_settle_defer_copy_and_follow_at_once_agree_with_the_journal() {
     }
 }
 
+/// A message, and its unsettled recipients with how often each was tried.
+type Waiting = (Slot, Arc<Message>, Vec<(u32, u16)>);
+
 /// Appends, settles and defers, and says which recipients are left with how many attempts.
 fn work(spool: &Spool, seed: u64) -> BTreeMap<MessageId, Vec<(u32, u16)>> {
-    let mut waiting: Vec<(Slot, Arc<Message>, Vec<(u32, u16)>)> = Vec::new();
+    let mut waiting: Vec<Waiting> = Vec::new();
     let mut dice = seed;
     let mut throw = |sides: usize| {
         dice = dice
