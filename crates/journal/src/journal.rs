@@ -1,35 +1,23 @@
-//! The journal itself: appending, reading, removing.
+//! The journal itself: opening, appending, removing, closing.
 
-use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use std::{fmt, io};
 
-use bytes::{Bytes, BytesMut};
-
 use crate::commit::{Commit, CommitError, Outcome};
 use crate::files::Files;
-use crate::frame::{self, FIRST, RECORD_HEADER_BYTES, RecordHeader, SEAL, VOID};
+use crate::frame;
 use crate::group::{Body, Group, LARGE_BYTES, put_padded};
-use crate::read::{Next, Reader};
 use crate::segment::{Failure, Segment, Segments};
 use crate::state::{Incoming, Refusal, State};
 use crate::stats::Stats;
 use crate::writer::{self, Turn, Writer};
-use crate::{
-    AppendError, Damage, Mode, OpenError, Opened, Options, Position, ReadError, Record,
-    RemoveError, What, recovery,
-};
+use crate::{AppendError, Mode, OpenError, Opened, Options, Position, RemoveError, recovery};
 
-/// What one read asks for at first: most records are shorter.
-const READ_BYTES: usize = 8 * 1024;
 const SEGMENT_BYTES_MIN: u64 = 8 * 1024;
 const SEGMENT_BYTES_MAX: u64 = 2 << 30;
-
-/// Takes a record of a scan: its place, kind and bytes; says whether to go on.
-pub type Each<'a> = dyn FnMut(Position, u8, &[u8]) -> ControlFlow<()> + 'a;
 
 /// An open journal; clones are the same one. The last one dropped closes it.
 #[derive(Clone)]
@@ -128,7 +116,7 @@ impl Journal {
         parts: &[&[u8]],
         is_awaited: bool,
     ) -> Result<(Position, Arc<Outcome>), AppendError> {
-        let shared = &*self.0.shared;
+        let shared = self.shared();
         let record = shared.incoming(kind, parts, is_awaited)?;
         if shared.options.mode != Mode::Thread && shared.state().is_short_of_room() {
             shared.writer().turn(shared);
@@ -151,7 +139,7 @@ impl Journal {
 
     /// Resolves when everything appended so far is durable.
     pub fn flush(&self) -> Commit {
-        let shared = &*self.0.shared;
+        let shared = self.shared();
         let (commit, must_wake) = {
             let mut state = shared.state();
             (state.flush(), state.must_wake())
@@ -165,113 +153,26 @@ impl Journal {
     /// Writes and syncs one group now; says whether there was one. Only for [`Mode::Manual`]; else
     /// there is nothing left to do.
     pub fn turn(&self) -> bool {
-        let shared = &*self.0.shared;
+        let shared = self.shared();
         shared.options.mode == Mode::Manual && shared.writer().turn(shared) == Turn::Wrote
-    }
-
-    /// Reads a record back.
-    ///
-    /// # Errors
-    /// See [`ReadError`].
-    pub fn read(&self, at: Position) -> Result<Record, ReadError> {
-        let shared = &*self.0.shared;
-        if at >= self.durable() || at.offset() < FIRST {
-            return Err(ReadError::NotCommitted(at));
-        }
-        let removed = || ReadError::Removed(at.segment());
-        let file = shared.segments.get(at.segment()).ok_or_else(removed)?;
-        let offset = u64::from(at.offset());
-        let mut bytes = BytesMut::zeroed(READ_BYTES);
-        let read = file.read_at(offset, &mut bytes)?;
-        bytes.truncate(read);
-        let salt = shared.segments.salt(at.segment());
-        let header = RecordHeader::decode(salt, at.offset(), &bytes)
-            .filter(|header| !header.is(SEAL | VOID))
-            .ok_or_else(|| shared.unreadable(at))?;
-        let whole = RECORD_HEADER_BYTES + header.length as usize;
-        if whole > read {
-            if offset + whole as u64 > file.bytes()? {
-                return Err(shared.unreadable(at));
-            }
-            bytes.resize(whole, 0);
-            file.read_at(offset + read as u64, &mut bytes[read..])?;
-        }
-        let bytes: Bytes = bytes.freeze().slice(RECORD_HEADER_BYTES..whole);
-        if !header.fits_body(&bytes) {
-            return Err(shared.unreadable(at));
-        }
-        let kind = header.kind;
-        Ok(Record { kind, bytes })
-    }
-
-    /// Reads all durable records from a place on, in order.
-    ///
-    /// * `from`: of a record, the end of one, or [`Position::START`] for the oldest.
-    /// * returns: where to go on from: the end, or behind the record at which `each` broke off.
-    ///
-    /// # Errors
-    /// See [`ReadError`]. Damage ends the scan.
-    pub fn scan(&self, from: Position, each: &mut Each<'_>) -> Result<Position, ReadError> {
-        let shared = &*self.0.shared;
-        let end = self.durable();
-        let oldest = shared.segments.numbers().first().copied();
-        let mut at = if from == Position::START {
-            Position::new(oldest.unwrap_or_default(), FIRST)
-        } else {
-            from
-        };
-        while at < end {
-            let number = at.segment();
-            let removed = || ReadError::Removed(number);
-            let file = shared.segments.get(number).ok_or_else(removed)?;
-            let is_last = number == end.segment();
-            let until = if is_last {
-                u64::from(end.offset())
-            } else {
-                u64::MAX
-            };
-            let salt = shared.segments.salt(number);
-            let mut reader = Reader::new(&*file, salt, at.offset().max(FIRST), until);
-            while !is_last || reader.offset() < end.offset() {
-                let frame = match reader.next()? {
-                    Next::Frame(frame) => frame,
-                    Next::Bad(offset) => {
-                        return Err(shared.unreadable(Position::new(number, offset)));
-                    }
-                };
-                if frame.header.is(SEAL) {
-                    break;
-                }
-                let place = Position::new(number, frame.offset);
-                let end = frame.header.end(frame.offset);
-                if !frame.header.is(VOID) && each(place, frame.header.kind, frame.body).is_break() {
-                    return Ok(Position::new(number, end));
-                }
-            }
-            if is_last {
-                return Ok(end);
-            }
-            at = Position::new(number + 1, FIRST);
-        }
-        Ok(at.max(end))
     }
 
     /// All segments, the oldest first; the last may be one made ready.
     #[must_use]
     pub fn segments(&self) -> Vec<Segment> {
-        self.0.shared.segments.all()
+        self.shared().segments.all()
     }
 
     /// Behind the last record appended.
     #[must_use]
     pub fn end(&self) -> Position {
-        self.0.shared.state().end()
+        self.shared().state().end()
     }
 
     /// Behind the last record known to be durable.
     #[must_use]
     pub fn durable(&self) -> Position {
-        Position::from_u64(self.0.shared.durable.load(Ordering::Acquire))
+        Position::from_u64(self.shared().durable.load(Ordering::Acquire))
     }
 
     /// Removes all segments before this one, durably; never the one in which [`durable`] lies.
@@ -282,7 +183,7 @@ impl Journal {
     ///
     /// [`durable`]: Self::durable
     pub fn remove_before(&self, segment: u32) -> Result<(), RemoveError> {
-        let shared = &*self.0.shared;
+        let shared = self.shared();
         if self.is_poisoned() {
             return Err(RemoveError::Poisoned);
         }
@@ -306,13 +207,13 @@ impl Journal {
     /// How it does.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.0.shared.stats()
+        self.shared().stats()
     }
 
     /// A write or sync has failed: only reading works.
     #[must_use]
     pub fn is_poisoned(&self) -> bool {
-        self.0.shared.state().refusal == Some(Refusal::Poisoned)
+        self.shared().state().refusal == Some(Refusal::Poisoned)
     }
 
     /// Room left on the disk.
@@ -320,7 +221,7 @@ impl Journal {
     /// # Errors
     /// What the file system says.
     pub fn free_bytes(&self) -> io::Result<u64> {
-        self.0.shared.segments.files.free_bytes()
+        self.shared().segments.files.free_bytes()
     }
 
     /// Makes all durable, ends the thread, and gives the folder free; reading still works.
@@ -332,9 +233,15 @@ impl Journal {
     }
 }
 
+impl Journal {
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.0.shared
+    }
+}
+
 impl fmt::Debug for Journal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let files = self.0.shared.segments.files.name();
+        let files = self.shared().segments.files.name();
         f.debug_struct("Journal")
             .field("files", &files)
             .field("end", &self.end())
@@ -478,20 +385,6 @@ impl Shared {
                 writer::poison(self, "sync", &error);
             }
         }
-    }
-
-    /// Why no record is read where one must be.
-    fn unreadable(&self, at: Position) -> ReadError {
-        let segment = at.segment();
-        // It may have been removed, and be used again, since the caller looked.
-        if self.segments.get(segment).is_none() {
-            return ReadError::Removed(segment);
-        }
-        ReadError::Damaged(Damage {
-            segment,
-            offset: at.offset(),
-            what: What::Record,
-        })
     }
 }
 

@@ -33,6 +33,7 @@ mod frame;
 mod group;
 mod journal;
 mod read;
+mod reading;
 mod recovery;
 mod segment;
 mod state;
@@ -42,7 +43,8 @@ mod writer;
 
 pub use commit::{Commit, CommitError};
 pub use files::{DirFiles, File, Files, MemoryFiles};
-pub use journal::{Each, Journal};
+pub use journal::Journal;
+pub use reading::Each;
 pub use segment::Segment;
 pub use stats::{SYNC_BUCKETS, Stats, SyncTimes};
 pub use types::{

@@ -112,7 +112,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Looks for record headers of ours from `from` on, in place or not; `each` says whether to go on.
+/// Looks for all headers from `from` on that hold in their place.
 ///
 /// # Errors
 /// Those of reading the file.
@@ -120,7 +120,7 @@ pub(crate) fn find_headers(
     file: &dyn File,
     salt: Salt,
     from: u32,
-    mut each: impl FnMut(u32, RecordHeader) -> bool,
+    mut each: impl FnMut(u32, RecordHeader),
 ) -> io::Result<()> {
     let mut start = u64::from(from.next_multiple_of(ALIGNMENT));
     let left = file.bytes()?.saturating_sub(start);
@@ -139,10 +139,8 @@ pub(crate) fn find_headers(
             let Ok(offset) = u32::try_from(start + at as u64) else {
                 return Ok(());
             };
-            if let Some(header) = RecordHeader::decode(salt, offset, &bytes[at..])
-                && !each(offset, header)
-            {
-                return Ok(());
+            if let Some(header) = RecordHeader::decode(salt, offset, &bytes[at..]) {
+                each(offset, header);
             }
             at += ALIGNMENT as usize;
         }

@@ -286,10 +286,7 @@ impl Doctor<'_> {
             find_headers(file, salt, bad, |offset, header| {
                 torn_until = Some(offset + RECORD_HEADER_BYTES as u32);
                 is_damage |= header.group > bad;
-                if next.is_none() && offset >= bad + RECORD_BYTES_MIN {
-                    next = Some(offset);
-                }
-                true
+                next = next.or((offset >= bad + RECORD_BYTES_MIN).then_some(offset));
             })?;
             if is_damage {
                 self.damages.push(Damage {

@@ -1,17 +1,13 @@
-//! Files in memory that forget what a disk may forget.
-//!
-//! A disk of its own model: what a file was written since its last sync is kept as a list of writes,
-//! and a power cut applies any part of it, in sectors; so with changes of names since the last sync
-//! of the folder. All from a seed, so that a run can be repeated.
+//! Files in memory that fail and forget as a disk may.
 
-use std::collections::BTreeMap;
+mod disk;
+
 use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{File, Files};
+use disk::{Change, Disk, Inode, Write, apply};
 
-const PAGE: usize = 4096;
-const SECTOR: usize = 512;
+use super::{File, Files};
 
 /// A folder in memory; clones are the same folder.
 #[derive(Clone, Debug, Default)]
@@ -39,51 +35,6 @@ pub enum Cut {
     Nothing,
     /// Any part of it, by this seed.
     Any(u64),
-}
-
-#[derive(Debug, Default)]
-struct Disk {
-    inodes: Vec<Inode>,
-    names: BTreeMap<String, usize>,
-    durable_names: BTreeMap<String, usize>,
-    changes: Vec<Change>,
-    /// Grows at each restart: what was opened before is closed.
-    generation: u64,
-    is_locked: bool,
-    is_off: bool,
-    calls: u64,
-    /// `(number of the call, how)`.
-    faults: Vec<(u64, Fault)>,
-    /// Bytes that may still be written before the power fails.
-    bytes_to_cut: Option<u64>,
-    capacity: Option<u64>,
-}
-
-#[derive(Debug, Default)]
-struct Inode {
-    now: Sparse,
-    durable: Sparse,
-    writes: Vec<Write>,
-}
-
-#[derive(Debug)]
-enum Write {
-    Bytes { offset: u64, bytes: Vec<u8> },
-    Length(u64),
-}
-
-#[derive(Debug)]
-enum Change {
-    Link(String, usize),
-    Rename(String, String),
-    Unlink(String),
-}
-
-/// Bytes of which most are zero.
-#[derive(Clone, Debug, Default)]
-struct Sparse {
-    length: u64,
-    pages: BTreeMap<u64, Box<[u8; PAGE]>>,
 }
 
 impl MemoryFiles {
@@ -162,199 +113,6 @@ impl MemoryFiles {
         let inode = &mut disk.inodes[inode];
         inode.now.write(offset, bytes);
         inode.durable.write(offset, bytes);
-    }
-}
-
-impl Disk {
-    /// Counts a call, and fails it if that was asked for.
-    fn call(&mut self) -> io::Result<Option<Fault>> {
-        let number = self.calls;
-        self.calls += 1;
-        let fault = self.faults.iter().find(|(call, _)| *call == number);
-        let fault = fault.map(|(_, fault)| *fault);
-        self.is_off |= fault == Some(Fault::PowerCut);
-        if self.is_off {
-            return Err(io::Error::other("the power is off"));
-        }
-        match fault {
-            Some(Fault::Error(kind)) => Err(kind.into()),
-            fault => Ok(fault),
-        }
-    }
-
-    /// As [`Self::call`], for what is not a write.
-    fn plain_call(&mut self) -> io::Result<()> {
-        match self.call()? {
-            Some(Fault::Half(kind)) => Err(kind.into()),
-            _ => Ok(()),
-        }
-    }
-
-    fn inode(&self, name: &str) -> io::Result<usize> {
-        let found = self.names.get(name).copied();
-        found.ok_or_else(|| io::ErrorKind::NotFound.into())
-    }
-
-    fn used(&self) -> u64 {
-        let used = |inode: &usize| self.inodes[*inode].now.length;
-        self.names.values().map(used).sum()
-    }
-
-    fn free(&self) -> u64 {
-        let capacity = self.capacity.unwrap_or(1 << 50);
-        capacity.saturating_sub(self.used())
-    }
-
-    fn restart(&mut self, cut: Cut) {
-        let mut dice = match cut {
-            Cut::Any(seed) => Some(Dice::new(seed)),
-            Cut::Everything | Cut::Nothing => None,
-        };
-        if cut != Cut::Everything {
-            for change in std::mem::take(&mut self.changes) {
-                if dice.as_mut().is_some_and(|dice| dice.one_in(2)) {
-                    apply(&mut self.durable_names, change);
-                }
-            }
-            for inode in &mut self.inodes {
-                inode.cut(dice.as_mut());
-            }
-            self.names = self.durable_names.clone();
-        }
-        self.faults.clear();
-        self.bytes_to_cut = None;
-        self.generation += 1;
-        (self.is_off, self.is_locked) = (false, false);
-    }
-}
-
-fn apply(names: &mut BTreeMap<String, usize>, change: Change) {
-    match change {
-        Change::Link(name, inode) => {
-            names.insert(name, inode);
-        }
-        Change::Rename(from, to) => {
-            if let Some(inode) = names.remove(&from) {
-                names.insert(to, inode);
-            }
-        }
-        Change::Unlink(name) => {
-            names.remove(&name);
-        }
-    }
-}
-
-impl Inode {
-    fn write(&mut self, write: Write) {
-        self.now.apply(&write);
-        self.writes.push(write);
-    }
-
-    fn sync(&mut self) {
-        for write in self.writes.drain(..) {
-            self.durable.apply(&write);
-        }
-    }
-
-    fn cut(&mut self, dice: Option<&mut Dice>) {
-        match dice {
-            None => self.writes.clear(),
-            Some(dice) => self.cut_by(dice),
-        }
-        self.now = self.durable.clone();
-    }
-
-    /// Sectors go to the disk in any order, so any of them may be missing; one that was written
-    /// twice may be there as the first write left it. The length may be that after any write.
-    fn cut_by(&mut self, dice: &mut Dice) {
-        let unit = if dice.one_in(2) { SECTOR } else { PAGE };
-        // Mostly there, mostly not, or half and half.
-        let (of, limit) = (8, [1, 4, 7][dice.below(3)]);
-        let mut length = self.durable.length;
-        for write in self.writes.drain(..) {
-            match write {
-                Write::Length(bytes) if dice.one_in(2) => {
-                    length = bytes;
-                    self.durable.set_length(bytes);
-                }
-                Write::Length(_) => {}
-                Write::Bytes { offset, bytes } => {
-                    let grown = length.max(offset + bytes.len() as u64);
-                    if dice.one_in(2) {
-                        length = grown;
-                    }
-                    for (offset, bytes) in sectors(offset, &bytes, unit) {
-                        if dice.below(of) < limit {
-                            self.durable.write(offset, bytes);
-                            length = length.max(offset + bytes.len() as u64);
-                        }
-                    }
-                }
-            }
-        }
-        self.durable.set_length(length);
-    }
-}
-
-/// A write in the pieces that reach the disk whole or not.
-fn sectors(offset: u64, bytes: &[u8], unit: usize) -> Vec<(u64, &[u8])> {
-    let first = unit - usize::try_from(offset % unit as u64).expect("it is small");
-    let (head, tail) = bytes.split_at(first.min(bytes.len()));
-    let (mut at, mut sectors) = (offset, Vec::new());
-    for piece in std::iter::once(head).chain(tail.chunks(unit)) {
-        sectors.push((at, piece));
-        at += piece.len() as u64;
-    }
-    sectors
-}
-
-impl Sparse {
-    fn apply(&mut self, write: &Write) {
-        match write {
-            Write::Bytes { offset, bytes } => self.write(*offset, bytes),
-            Write::Length(length) => self.set_length(*length),
-        }
-    }
-
-    fn write(&mut self, offset: u64, bytes: &[u8]) {
-        self.length = self.length.max(offset + bytes.len() as u64);
-        for (offset, piece) in sectors(offset, bytes, PAGE) {
-            let page = self.pages.entry(offset / PAGE as u64);
-            let page = page.or_insert_with(|| Box::new([0; PAGE]));
-            let at = usize::try_from(offset % PAGE as u64).expect("it is small");
-            page[at..at + piece.len()].copy_from_slice(piece);
-        }
-    }
-
-    fn read(&self, offset: u64, buffer: &mut [u8]) -> usize {
-        let left = self.length.saturating_sub(offset);
-        let bytes = buffer
-            .len()
-            .min(usize::try_from(left).unwrap_or(usize::MAX));
-        let buffer = &mut buffer[..bytes];
-        buffer.fill(0);
-        let mut at = 0;
-        while at < bytes {
-            let offset = offset + at as u64;
-            let in_page = usize::try_from(offset % PAGE as u64).expect("it is small");
-            let piece = (PAGE - in_page).min(bytes - at);
-            if let Some(page) = self.pages.get(&(offset / PAGE as u64)) {
-                buffer[at..at + piece].copy_from_slice(&page[in_page..in_page + piece]);
-            }
-            at += piece;
-        }
-        bytes
-    }
-
-    fn set_length(&mut self, length: u64) {
-        if length < self.length {
-            let page = length / PAGE as u64;
-            self.pages.retain(|number, _| *number <= page);
-            if let Some(last) = self.pages.get_mut(&page) {
-                last[usize::try_from(length % PAGE as u64).expect("it is small")..].fill(0);
-            }
-        }
-        self.length = length;
     }
 }
 
@@ -539,31 +297,5 @@ impl File for Handle {
         let mut disk = self.disk()?;
         disk.plain_call()?;
         Ok(disk.inodes[self.1].now.length)
-    }
-}
-
-/// SplitMix64.
-#[derive(Debug)]
-struct Dice(u64);
-
-impl Dice {
-    fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.next() % end as u64).expect("it is below a usize")
-    }
-
-    fn one_in(&mut self, of: usize) -> bool {
-        self.below(of) == 0
     }
 }
