@@ -26,7 +26,7 @@ pub(crate) const TARGET: Target = Target {
         "../../crates/store/src/history/tests/version-1.events"
     )],
     words: &["mrBlock\x01", "mrEnd\0\0\x01", "\0\0\0\0", "\u{7f}", "\x01"],
-    rounds: 600,
+    rounds: 1_500,
 };
 
 fn check(input: &[u8]) {
