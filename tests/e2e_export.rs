@@ -126,7 +126,7 @@ fn data_folder() -> (TempDir, History, Vec<Event>) {
     let history = History::open(&folder.path().join("history"), &options).unwrap();
     let events: Vec<_> = (0..COUNT).map(event).collect();
     for (position, event) in (0..).zip(&events) {
-        history.committed(Position::from_u64(position), event);
+        history.committed(Position::from_u64(position), event.clone());
     }
     history.flush().unwrap();
     (folder, history, events)
@@ -147,7 +147,7 @@ fn lines(text: &str) -> Vec<Value> {
 fn duckdb_and_pandas_read_every_value_of_a_table_of_events() {
     let (folder, history, events) = data_folder();
     // Not written yet: another process does not see it.
-    history.committed(Position::from_u64(COUNT), &event(COUNT));
+    history.committed(Position::from_u64(COUNT), event(COUNT));
     let [table, text] = ["e.parquet", "e.jsonl"].map(|name| folder.path().join(name));
     export(folder.path(), &table, &[]).expect(0, "");
     export(folder.path(), &text, &["--format", "jsonl"]).expect(0, "");

@@ -57,7 +57,7 @@ fn fill(folder: &Path, count: usize, world: &mut World) {
             plain += 16 * record.len();
         }
         let start = cpu();
-        for event in &batch {
+        for event in batch {
             position += 1;
             history.committed(Position::from_u64(position), event);
         }

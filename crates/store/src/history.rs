@@ -71,10 +71,11 @@ const MINUTES_KEPT: Duration = Duration::from_hours(24);
 pub trait EventSink: Send + Sync {
     /// Takes one event; `at` is where its record lies in the journal.
     ///
-    /// Called in the order of the journal, for one recipient after the other where several share a
+    /// Called in the order of the journal, and in the order of recipients where several share a
     /// record (an accepted message). After a restart, called again for everything from
-    /// [`History::durable`] on, that record included. May wait until there is room for it.
-    fn committed(&self, at: Position, event: &Event);
+    /// [`History::durable`] on, that record included; at any time, what was told may be told again.
+    /// May wait until there is room for it.
+    fn committed(&self, at: Position, event: Event);
 }
 
 /// Where events can be read again: the spool, whose journal has them all.
@@ -321,7 +322,7 @@ impl History {
 }
 
 impl EventSink for History {
-    fn committed(&self, at: Position, event: &Event) {
+    fn committed(&self, at: Position, event: Event) {
         self.shared.committed(at, event);
     }
 }

@@ -68,8 +68,8 @@ pub(super) struct Header {
     pub(super) era: u32,
     /// Where the record of its last event lies in the journal,
     pub(super) last_position: u64,
-    /// and how many of that record's events are taken with this block's last.
-    pub(super) last_count: u32,
+    /// and which recipient that event is about.
+    pub(super) last_recipient: u32,
     /// The earliest and latest moment of its events, in microseconds.
     pub(super) at_us: [u64; 2],
     /// Events below this number were durable when the block was written.
@@ -90,7 +90,7 @@ impl Header {
         }
         out.extend_from_slice(&self.first_seq.to_le_bytes());
         out.extend_from_slice(&self.last_position.to_le_bytes());
-        for number in [self.last_count, self.era] {
+        for number in [self.last_recipient, self.era] {
             out.extend_from_slice(&number.to_le_bytes());
         }
         for number in [self.at_us[0], self.at_us[1], self.durable_seq, 0] {
@@ -117,7 +117,7 @@ impl Header {
         let mut u64 = || reader.array().map(u64::from_le_bytes);
         let [first_seq, last_position] = [u64()?, u64()?];
         let mut u32 = || reader.array().map(u32::from_le_bytes);
-        let [last_count, era] = [u32()?, u32()?];
+        let [last_recipient, era] = [u32()?, u32()?];
         let mut u64 = || reader.array().map(u64::from_le_bytes);
         let (at_us, durable_seq, _) = ([u64()?, u64()?], u64()?, u64()?);
         let body_crc = u32::from_le_bytes(reader.array()?);
@@ -130,7 +130,7 @@ impl Header {
             first_seq,
             era,
             last_position,
-            last_count,
+            last_recipient,
             at_us,
             durable_seq,
             body_crc,

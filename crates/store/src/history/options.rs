@@ -39,7 +39,7 @@ impl Default for HistoryOptions {
             feed_events_max: 1 << 14,
             linger: Duration::from_secs(1),
             sync_every: Duration::from_secs(5),
-            block_events: 4096,
+            block_events: 1024,
             file_events: 1 << 19,
             level: 1,
             thread: true,

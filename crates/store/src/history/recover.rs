@@ -199,7 +199,7 @@ fn settle(files: &dyn Files, file: &dyn File, scan: &Scan) -> io::Result<()> {
 fn mark(header: &super::block::Header) -> Mark {
     Mark {
         position: Position::from_u64(header.last_position),
-        count: header.last_count,
+        recipient: header.last_recipient,
     }
 }
 

@@ -55,7 +55,6 @@ impl Sample {
         };
         Record {
             position: Position::from_u64(self.made * 100),
-            count: 1,
             event,
         }
     }

@@ -9,12 +9,12 @@ use super::view::Chunk;
 use crate::{Event, Tags, Time};
 
 /// How far the journal has been taken.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Mark {
     /// The record of the last event,
     pub(super) position: Position,
-    /// and how many of its events are taken.
-    pub(super) count: u32,
+    /// and the recipient that the event is about: those of one record come in ascending order.
+    pub(super) recipient: u32,
 }
 
 /// Octets of text that a chunk, and a block, has about at most.
@@ -34,9 +34,6 @@ pub(super) struct Tail {
     /// Another journal begins another era, in which positions begin again.
     pub(super) era: u32,
     pub(super) last: Option<Mark>,
-    /// How many events of the last record have come by since the events began to come, or came
-    /// again from an earlier place.
-    seen: u32,
     pub(super) chunks: VecDeque<Arc<Chunk>>,
     rows: usize,
 }
@@ -57,31 +54,26 @@ impl Tail {
         self.rows
     }
 
-    /// From here on events come again that may have come before.
-    pub(super) fn begin_again(&mut self) {
-        self.seen = 0;
-    }
-
     /// From here on positions are of another journal.
     pub(super) fn begin_era(&mut self) {
         self.era = self.era.wrapping_add(1);
         self.last = None;
-        self.seen = 0;
     }
 
     /// Takes events in the journal's order; passes over those it has.
     pub(super) fn take(&mut self, events: impl IntoIterator<Item = (Position, Event)>) {
         let (mut records, mut bytes) = (Vec::new(), 0);
         for (position, mut event) in events {
-            let Some(count) = self.count(position) else {
-                continue;
-            };
-            bytes += tidy(&mut event);
-            records.push(Record {
+            let mark = Mark {
                 position,
-                count,
-                event,
-            });
+                recipient: event.recipient,
+            };
+            if self.last.is_some_and(|last| mark <= last) {
+                continue;
+            }
+            self.last = Some(mark);
+            bytes += tidy(&mut event);
+            records.push(Record { position, event });
             if records.len() >= self.chunk_rows || bytes >= CHUNK_BYTES {
                 self.push(std::mem::take(&mut records), std::mem::take(&mut bytes));
             }
@@ -101,25 +93,6 @@ impl Tail {
             bytes,
             records,
         }));
-    }
-
-    /// Which of its record's events this one is, from one on, if it is new.
-    fn count(&mut self, position: Position) -> Option<u32> {
-        let last = self.last.unwrap_or(Mark { position, count: 0 });
-        let count = if position > last.position {
-            self.seen = 1;
-            1
-        } else if position == last.position {
-            self.seen += 1;
-            self.seen
-        } else {
-            return None;
-        };
-        if position == last.position && count <= last.count {
-            return None;
-        }
-        self.last = Some(Mark { position, count });
-        Some(count)
     }
 
     /// The events of the next block: whole chunks, as many as make `rows`, or all there are, if
@@ -176,24 +149,30 @@ mod tests {
     use super::*;
     use crate::history::sample::Sample;
 
-    fn numbers(tail: &Tail) -> Vec<(u64, u32)> {
+    fn taken(tail: &Tail) -> Vec<(u64, u32)> {
         let records = tail.chunks.iter().flat_map(|chunk| &chunk.records);
-        records.map(|it| (it.position.to_u64(), it.count)).collect()
+        let mark = |it: &Record| (it.position.to_u64(), it.event.recipient);
+        records.map(mark).collect()
     }
 
-    fn events(positions: &[u64]) -> Vec<(Position, Event)> {
+    /// Of records at these positions, about these recipients.
+    fn events(marks: &[(u64, u32)]) -> Vec<(Position, Event)> {
         let event = Sample::new(1).next().event;
-        let one = |it: &u64| (Position::from_u64(*it), event.clone());
-        positions.iter().map(one).collect()
+        let one = |(position, recipient): &(u64, u32)| {
+            let mut event = event.clone();
+            event.recipient = *recipient;
+            (Position::from_u64(*position), event)
+        };
+        marks.iter().map(one).collect()
     }
 
     #[test]
     fn what_comes_again_is_taken_once() {
         let mut tail = Tail::new(4, 0, 0, None);
-        tail.take(events(&[5, 5, 7]));
-        tail.begin_again();
-        tail.take(events(&[5, 5, 7, 7, 9]));
-        assert_eq!(numbers(&tail), [(5, 1), (5, 2), (7, 1), (7, 2), (9, 1)]);
+        tail.take(events(&[(5, 0), (5, 1), (7, 0)]));
+        tail.take(events(&[(7, 0)]));
+        tail.take(events(&[(5, 0), (5, 1), (7, 0), (7, 1), (9, 4)]));
+        assert_eq!(taken(&tail), [(5, 0), (5, 1), (7, 0), (7, 1), (9, 4)]);
         assert_eq!(tail.next_seq, 5);
     }
 
@@ -201,27 +180,27 @@ mod tests {
     fn a_record_taken_in_part_is_taken_on() {
         let last = Some(Mark {
             position: Position::from_u64(5),
-            count: 2,
+            recipient: 1,
         });
         let mut tail = Tail::new(4, 10, 0, last);
-        tail.take(events(&[3, 5, 5, 5, 5, 6]));
-        assert_eq!(numbers(&tail), [(5, 3), (5, 4), (6, 1)]);
+        tail.take(events(&[(3, 9), (5, 0), (5, 1), (5, 2), (5, 3), (6, 0)]));
+        assert_eq!(taken(&tail), [(5, 2), (5, 3), (6, 0)]);
     }
 
     #[test]
     fn another_journal_begins_anew() {
         let mut tail = Tail::new(4, 0, 0, None);
-        tail.take(events(&[9]));
+        tail.take(events(&[(9, 0)]));
         tail.begin_era();
-        tail.take(events(&[1]));
-        assert_eq!(numbers(&tail), [(9, 1), (1, 1)]);
+        tail.take(events(&[(1, 0)]));
+        assert_eq!(taken(&tail), [(9, 0), (1, 0)]);
     }
 
     #[test]
     fn a_block_is_of_whole_chunks() {
         let mut tail = Tail::new(4, 0, 0, None);
-        for positions in [&[1, 2][..], &[3], &[4, 5]] {
-            tail.take(events(positions));
+        for marks in [&[(1, 0), (2, 0)][..], &[(3, 0)], &[(4, 0), (5, 0)]] {
+            tail.take(events(marks));
         }
         assert_eq!(tail.next_block(3, false).len(), 2);
         assert_eq!(tail.next_block(6, false).len(), 0);

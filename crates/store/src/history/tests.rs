@@ -31,7 +31,7 @@ impl Spool {
     /// What a restart does.
     fn recover(&self, history: &History) {
         let _ = self.replay(history.durable(), &mut |at, event| {
-            history.committed(at, &event);
+            history.committed(at, event);
             Continue(())
         });
     }
@@ -73,7 +73,7 @@ fn open(files: &MemoryFiles, options: &HistoryOptions) -> History {
 
 fn commit(history: &History, records: &[Record]) {
     for record in records {
-        history.committed(record.position, &record.event);
+        history.committed(record.position, record.event.clone());
     }
 }
 
@@ -266,7 +266,7 @@ fn many_small_blocks_become_few_files_and_nothing_is_lost() {
     };
     let history = open(&files, &options);
     for record in &records {
-        history.committed(record.position, &record.event);
+        history.committed(record.position, record.event.clone());
         history.flush().unwrap();
     }
     assert!(history.stats().sealed_files <= 2, "{:?}", history.stats());
@@ -381,7 +381,7 @@ fn what_went_by_while_the_disk_was_full_is_read_from_the_journal() {
         let mut was_behind = false;
         for record in &records {
             lock(&spool.events).push((record.position, record.event.clone()));
-            history.committed(record.position, &record.event);
+            history.committed(record.position, record.event.clone());
             was_behind |= history.stats().is_behind;
             match random.below(60) {
                 0 => files.set_capacity(Some(0)),
@@ -417,6 +417,7 @@ fn recipients_of_one_record_are_each_taken_once() {
     let mut records = Sample::new(9).take(100);
     for (index, record) in records.iter_mut().enumerate() {
         record.position = Position::from_u64(index as u64 / 30);
+        record.event.recipient = index as u32 % 30;
     }
     let files = MemoryFiles::new();
     let history = open(&files, &small());

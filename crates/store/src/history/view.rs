@@ -15,7 +15,7 @@ use super::sealed::Sealed;
 use crate::Event;
 
 /// Blocks that one page looks into at most.
-const BLOCKS_PER_PAGE: usize = 256;
+const BLOCKS_PER_PAGE: usize = 1024;
 
 /// A block of the file that is being written.
 pub(super) struct ActiveBlock {

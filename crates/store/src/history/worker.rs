@@ -41,7 +41,7 @@ pub(super) struct Feed {
 }
 
 impl Shared {
-    pub(super) fn committed(&self, at: Position, event: &Event) {
+    pub(super) fn committed(&self, at: Position, event: Event) {
         let mut feed = lock(&self.feed);
         feed.count += 1;
         while feed.events.len() >= self.options.feed_events_max && !feed.is_behind {
@@ -61,7 +61,7 @@ impl Shared {
         if feed.is_behind {
             return;
         }
-        feed.events.push((at, event.clone()));
+        feed.events.push((at, event));
         if feed.is_idle || feed.events.len() == self.options.block_events {
             feed.is_idle = false;
             self.work.notify_one();
@@ -291,10 +291,7 @@ impl Shared {
         lock(&self.feed).is_behind = false;
         let rows_max = TAIL_BLOCKS_MAX * self.options.block_events.max(1);
         loop {
-            let mut state = lock(&self.state);
-            state.tail.begin_again();
-            let from = state.tail.last.map(|last| last.position);
-            drop(state);
+            let from = lock(&self.state).tail.last.map(|last| last.position);
             let (mut events, mut is_whole) = (Vec::new(), true);
             source.replay(from, &mut |position, event| {
                 events.push((position, event));
@@ -305,9 +302,7 @@ impl Shared {
             lock(&self.state).tail.take(events);
             self.write(writer, false)?;
             if is_whole {
-                let mut state = lock(&self.state);
-                state.tail.begin_again();
-                state.is_catching_up = false;
+                lock(&self.state).is_catching_up = false;
                 return Ok(());
             }
         }

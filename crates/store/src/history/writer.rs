@@ -124,7 +124,7 @@ impl Writer {
             .encode(&records, first.first_seq, first.era, self.durable_seq);
         let last = last.records.last().map(|it| Mark {
             position: it.position,
-            count: it.count,
+            recipient: it.event.recipient,
         });
         let writing = self.active.as_mut().expect("just begun");
         writing.append(encoded, last)
@@ -378,7 +378,6 @@ fn read_group(group: &Group<'_>) -> io::Result<Option<Vec<Record>>> {
         // Where they lie in the journal is said of a block's last event alone.
         records.extend(events.into_iter().map(|(_, event)| Record {
             position: Position::from_u64(block.header.last_position),
-            count: block.header.last_count,
             event,
         }));
     }

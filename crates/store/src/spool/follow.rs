@@ -120,7 +120,7 @@ impl Spool {
             progress.note(inner, at, kind, record);
             if let Some(sink) = &following.sink {
                 let _ = told(at, kind, record, &mut |event| {
-                    sink.committed(at, &event);
+                    sink.committed(at, event);
                     ControlFlow::Continue(())
                 });
             }

@@ -607,8 +607,8 @@ fn nothing_goes_before_its_copies_are_durable() {
 struct Told(Mutex<Vec<(Position, Event)>>);
 
 impl EventSink for Told {
-    fn committed(&self, at: Position, event: &Event) {
-        self.0.lock().unwrap().push((at, event.clone()));
+    fn committed(&self, at: Position, event: Event) {
+        self.0.lock().unwrap().push((at, event));
     }
 }
 

@@ -16,8 +16,6 @@ use crate::{Event, Outcome, Tags};
 #[derive(Clone, Debug)]
 pub(in crate::history) struct Record {
     pub(in crate::history) position: Position,
-    /// How many of that record's events are taken with this one.
-    pub(in crate::history) count: u32,
     pub(in crate::history) event: Event,
 }
 
@@ -104,7 +102,7 @@ impl Encoder {
             first_seq,
             era,
             last_position: last.position.to_u64(),
-            last_count: last.count,
+            last_recipient: last.event.recipient,
             at_us,
             durable_seq,
             body_crc: crc32c::crc32c(&bytes[HEADER_BYTES..]),

@@ -190,7 +190,7 @@ proptest! {
     fn any_events_come_back(events in prop::collection::vec(any_event(), 1..40)) {
         let records: Vec<_> = events.iter().map(|event| Record {
             position: Position::from_u64(0),
-            count: 1,
+
             event: event.clone(),
         }).collect();
         let got = read(&encode(&records), &Query::default(), ALL).unwrap();
