@@ -3,9 +3,12 @@
 use super::*;
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use client::{TlsMode, Wire};
 use engine::route::Pattern;
+use flow::backoff::Backoff;
+use flow::retry::ErrorClass;
 use message::dkim::{Algorithm, SigningKey};
 use route::Hops;
 
@@ -456,5 +459,190 @@ fn the_guide_has_every_setting_with_its_default_and_no_other() {
     }
     for setting in &written {
         assert!(settings.contains(setting), "the guide invents {setting:?}");
+    }
+}
+
+#[test]
+fn what_a_file_says_reaches_engine_and_edges() {
+    let config = right(
+        r#"
+        host = "m.example"
+        [listen]
+        smtp = ["127.0.0.1:2500"]
+        trust_loopback = false
+        [limits]
+        message_max = "60 MiB"
+        recipients_max = 200
+        connections_max = 7
+        connections_per_stranger_max = 3
+        connections_per_tenant_max = 5
+        errors_max = 4
+        idle_max = "9s"
+        in_flight_max = 11
+        rate = "12/s"
+        ahead_max = "13d"
+        memory_max = "14 MiB"
+        disk_free_min = "15 MiB"
+        [retry]
+        max_age = "1d"
+        connect = { first = "1s", longest = "2s" }
+        [history]
+        age_max = "16d"
+        size_max = "17 MiB"
+        [dsn]
+        bounces = false
+        [suppression]
+        hard_bounces = false
+        [[source]]
+        name = "a"
+        ip = "192.0.2.1"
+        weight = 3
+        [[source]]
+        name = "b"
+        ip = "192.0.2.2"
+        ehlo_name = "b.example"
+        [[tenant]]
+        name = "shop"
+        networks = ["10.0.0.0/8"]
+        rate = "20/s"
+        burst = 21
+        daily_max = 22
+        waiting_max = 23
+        weight = 24
+        sending_rate = "25/s"
+        in_flight_max = 26
+        user = [{ name = "u", password_hash = "HASH" }]
+        [[route]]
+        name = "out"
+        domain = "a.example"
+        tenant = "shop"
+        mx = true
+        tls = "required"
+        port = 2525
+        allow_loopback = true
+        sources = ["b", "a"]
+        connections_max = 30
+        messages_per_connection_max = 31
+        rate = "32/s"
+        wire = "lockstep"
+        unknown = "hold"
+        max_age = "33d"
+        [[route]]
+        domain = "*"
+        via = "smtp://relay.example?tls=none"
+        "#,
+    );
+    let engine = config.engine().unwrap();
+    assert_eq!(engine.host.as_str(), "m.example");
+    assert_eq!(engine.listening, ["127.0.0.1:2500".parse().unwrap()]);
+    assert_eq!(engine.history.age_max, Some(Duration::from_hours(16 * 24)));
+    assert_eq!(engine.history.bytes_max, Some(17 << 20));
+    let policy = &engine.policy;
+    let limits = &policy.limits;
+    assert_eq!(
+        (limits.message_bytes_max, limits.recipients_max),
+        (60 << 20, 200)
+    );
+    assert_eq!(limits.ahead_max, Duration::from_hours(13 * 24));
+    assert_eq!(
+        (limits.memory_bytes_max, limits.disk_free_bytes_min),
+        (Some(14 << 20), 15 << 20)
+    );
+    assert_eq!(policy.max_age, Duration::from_hours(24));
+    assert_eq!((policy.suppress_bounced, policy.notices), (false, false));
+    assert_eq!(
+        (policy.schedule.inflight_max, policy.schedule.rate),
+        (11, Some(rate("12/s")))
+    );
+    let backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(2)).with_jitter(0.25);
+    let connect = schedule_retry().with_backoff(ErrorClass::Connect, backoff);
+    assert_eq!(policy.schedule.retry, connect);
+
+    let tenant = &policy.tenants["shop"];
+    assert_eq!(
+        (tenant.quota.rate, tenant.quota.burst),
+        (Some(rate("20/s")), 21)
+    );
+    assert_eq!(
+        (tenant.quota.daily_max, tenant.quota.stock_max),
+        (Some(22), Some(23))
+    );
+    let sending = &tenant.sending;
+    assert_eq!(
+        (sending.weight, sending.rate, sending.inflight_max),
+        (24, Some(rate("25/s")), 26)
+    );
+
+    let (out, rest) = (&engine.routes[0], &engine.routes[1]);
+    assert_eq!((&*out.name, out.tenant.as_deref()), ("out", Some("shop")));
+    assert_eq!(
+        (out.tls, out.port, out.allow_loopback),
+        (TlsMode::Required, 2525, true)
+    );
+    assert_eq!((out.connections_max, out.messages_per_connection), (30, 31));
+    assert_eq!((out.rate, out.wire), (Some(rate("32/s")), Wire::Lockstep));
+    assert_eq!(out.unknown, engine::route::UnknownPolicy::Hold);
+    assert_eq!(out.max_age, Some(Duration::from_hours(33 * 24)));
+    let sources = out.sources.iter().map(|(source, weight)| {
+        let ip = source.ip.map(|ip| ip.to_string()).unwrap_or_default();
+        format!("{} {ip} {} {weight}", source.name, source.ehlo_name)
+    });
+    let sources: Vec<String> = sources.collect();
+    assert_eq!(
+        sources,
+        ["a 192.0.2.1 m.example 3", "b 192.0.2.2 b.example 1"]
+    );
+    assert_eq!((&*rest.name, rest.sources.len()), ("relay.example", 1));
+    assert!(matches!(&rest.via, engine::route::Via::Smarthosts(relays) if relays.len() == 1));
+
+    let smtp = config.smtp_settings().limits;
+    assert_eq!(
+        (smtp.connections_max, smtp.stranger_connections_max),
+        (7, 3)
+    );
+    assert_eq!((smtp.tenant_connections_max, smtp.errors_max), (Some(5), 4));
+    assert_eq!(
+        (smtp.recipients_max, smtp.message_bytes_max),
+        (200, 60 << 20)
+    );
+    assert_eq!(smtp.idle, Duration::from_secs(9));
+    assert!(config.http_config().body_bytes_max > (60 << 20) / 3 * 4);
+    let rules = config.rules();
+    assert_eq!(
+        (rules.loopback, rules.networks.len(), rules.users.len()),
+        (None, 1, 1)
+    );
+}
+
+fn rate(text: &str) -> flow::rate::RateLimit {
+    text.parse().unwrap()
+}
+
+/// As without any configuration, which is as the engine has it.
+fn schedule_retry() -> flow::retry::RetryPolicy {
+    let ours = right("").policy().schedule.retry;
+    assert_eq!(ours, engine::Policy::default().schedule.retry);
+    ours
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_text_is_a_configuration_or_has_mistakes(
+        words in proptest::collection::vec(
+            proptest::sample::select(&[
+                "[[route]]", "[route]", "[listen]", "[limits]", "[[tenant]]", "[tls]", "[retry.connect]",
+                "domain", "via", "name", "smtp", "rate", "user", "mx", "message_max", "x", " = ",
+                "\"*\"", "\"smtp://a\"", "\"5m\"", "\"\"", "{", "}", "[", "]", ",", "1", "true", "\n", "\u{e9}",
+                "\"", "#",
+            ][..]),
+            0..24,
+        ),
+    ) {
+        let text = words.concat();
+        if let Err(mistakes) = parse_in(Path::new("no-such-folder"), &text) {
+            assert!(!mistakes.is_empty(), "{text}");
+            let lines = text.lines().count() + 1;
+            assert!(mistakes.iter().all(|it| it.line.is_none_or(|line| line <= lines)), "{text}");
+        }
     }
 }
