@@ -148,6 +148,17 @@ fn what_comes_in_by_http_and_by_smtp_is_delivered_and_can_be_asked_about() {
     server.run(&["queue"]).expect(0, "");
     let counts = &server.json(&["status"])["counts"];
     assert_eq!(counts["messages_accepted"], 2, "{counts}");
+    let get = |path: &str| {
+        let mut answer = ureq::get(format!("{}{path}", server.http()))
+            .call()
+            .unwrap();
+        answer.body_mut().read_to_string().unwrap()
+    };
+    assert!(get("/metrics").contains("mailrail_smtp_"));
+    assert_eq!(
+        (get("/healthz").as_str(), get("/readyz").as_str()),
+        ("ok\n", "ready\n")
+    );
 }
 
 #[test]
