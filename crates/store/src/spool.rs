@@ -309,14 +309,18 @@ impl Spool {
     /// The content should own its memory: it is kept for a while.
     ///
     /// # Errors
-    /// Those of [`Journal::append`]: nothing happened.
+    /// Those of [`Journal::append`]: nothing happened. [`AppendError::Busy`] also if the id is in use,
+    /// or was given by an earlier start and it is not yet known whether it is.
     ///
     /// # Panics
-    /// If the id is in use.
+    /// If two threads append the same id at once.
     pub fn append(&self, message: Arc<Message>) -> Result<(Slot, Commit), AppendError> {
         let content = message.content.as_bytes();
         if content.len() > codec::CONTENT_BYTES_MAX {
             return Err(AppendError::TooLarge);
+        }
+        if !self.is_free(message.id) {
+            return Err(AppendError::Busy);
         }
         let packed = self.inner.packer.pack(content);
         let mut head = Vec::with_capacity(256);
@@ -339,6 +343,13 @@ impl Spool {
         drop(state);
         self.inner.following.appended();
         Ok((slot, commit))
+    }
+
+    /// Whether no unsettled message can have this id.
+    fn is_free(&self, id: MessageId) -> bool {
+        let ours = MessageId::assemble(0, 0, self.inner.id_bits);
+        let is_ours = id.bits() as u64 == ours.bits() as u64;
+        (is_ours || self.inner.is_replayed.load(Acquire)) && self.lock().slots.find(id).is_none()
     }
 
     /// Drops a message whose commit failed.

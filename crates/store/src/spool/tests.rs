@@ -207,6 +207,25 @@ fn ids_rise_whatever_the_clock_does_and_differ_between_starts() {
     assert!(!ids.contains(&spool.next_id(times[0])));
 }
 
+#[test]
+fn an_id_of_an_earlier_start_is_refused_until_it_is_known_to_be_free() {
+    let files = MemoryFiles::new();
+    let (spool, _) = open(&files, Mode::Inline);
+    let used = Arc::new(message(spool.next_id(NOW), 1, 1));
+    let free = Arc::new(message(spool.next_id(NOW), 1, 1));
+    drop(spool.append(used.clone()).unwrap());
+    drop(spool);
+    let (spool, mut recovery) = Spool::open(journal_in(&files, Mode::Inline), options(&files));
+    let refused = |message: &Arc<Message>| spool.append(message.clone()).err();
+    assert_eq!(refused(&free), Some(AppendError::Busy));
+    assert_eq!(refused(&Arc::new(message(spool.next_id(NOW), 1, 1))), None);
+    assert_eq!(recovery.by_ref().count(), 1);
+    assert_eq!(
+        (refused(&used), refused(&free)),
+        (Some(AppendError::Busy), None)
+    );
+}
+
 /// What the model keeps of a record: enough to say what is left of any beginning of the journal.
 #[derive(Clone, Debug)]
 enum Logged {
