@@ -2,7 +2,7 @@
 //!
 //! Both edges ask here. API keys are random, so a SHA-256 of one is as good as the key to compare
 //! with and costs a microsecond; passwords are people's, so they are kept as argon2 hashes, and
-//! what was verified once is remembered for a while ([`verifier`]). Nothing here writes: keys made
+//! what was verified once is remembered for a while (`verifier`). Nothing here writes: keys made
 //! while the server runs are the caller's to store, and given back with [`Access::put_key`] after
 //! a restart.
 //!

@@ -4,7 +4,7 @@
 //! connection ─ limits ─ route ─ who may ─ body ─ compose ─ engine ─ JSON
 //! ```
 //!
-//! Every answer that is no success is JSON of [`problem`]. A route and its description in
+//! Every answer that is no success is JSON, made in `problem`. A route and its description in
 //! `/openapi.json` are one declaration, so neither is without the other. A message is answered
 //! with 200 only once the engine says that it is durable (RFC 5321 §6.1 in spirit).
 //!

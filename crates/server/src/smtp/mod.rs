@@ -6,11 +6,11 @@
 //!                       roster (deadlines, drain)
 //! ```
 //!
-//! * [`edge`]: listening, settings that change, draining.
-//! * [`connection`]: the driver of one connection: one read and one write a round.
-//! * [`session`]: who the client is and what it may.
-//! * [`gather`] and [`header`]: content into one buffer, its header section rewritten on the way.
-//! * [`clients`], [`roster`]: what each client takes up, and how long.
+//! * `edge`: listening, settings that change, draining.
+//! * `connection`: the driver of one connection: one read and one write a round.
+//! * `session`: who the client is and what it may.
+//! * `gather` and `header`: content into one buffer, its header section rewritten on the way.
+//! * `clients`, `roster`: what each client takes up, and how long.
 //!
 //! Invariants: no 250 before the message is durable, and replies leave in the order of their
 //! commands; nobody whom no rule of [`crate::auth`] names sends anything; content that leaves here
