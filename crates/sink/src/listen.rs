@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use flow::rate::Gcra;
+use flow::rate::{Gcra, RateLimit};
 use smtp::Reply;
 use smtp::server::{Buffers, Profile};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -84,10 +84,10 @@ impl Shared {
             director,
             greylist: Greylist::new(script.greylist),
             ledger,
-            rate: script.rate.clone().map(|(limit, refusal)| {
-                let burst = limit.count_in(std::time::Duration::from_millis(100));
-                (Mutex::new(Gcra::with_burst(limit, burst)), refusal)
-            }),
+            rate: script
+                .rate
+                .clone()
+                .map(|(limit, refusal)| (Mutex::new(bucket(limit)), refusal)),
             started: Instant::now(),
             options,
         })
@@ -100,6 +100,11 @@ impl Shared {
         let is_over = rate.check(self.started.elapsed()).is_err();
         is_over.then_some(refusal)
     }
+}
+
+/// With a tenth of a second's burst.
+fn bucket(limit: RateLimit) -> Gcra {
+    Gcra::with_burst(limit, limit.count_in(std::time::Duration::from_millis(100)))
 }
 
 /// A sink that serves until it is shut down or dropped.
@@ -173,6 +178,13 @@ impl Sink {
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addresses[0]
+    }
+
+    /// Takes so many messages from now on, if it was started with a rate.
+    pub fn set_rate(&self, limit: RateLimit) {
+        if let Some((rate, _)) = &self.shared.rate {
+            *rate.lock().unwrap_or_else(PoisonError::into_inner) = bucket(limit);
+        }
     }
 
     /// Its certificate, where it encrypts.
