@@ -26,8 +26,6 @@ pub struct Journal(Arc<Handle>);
 struct Handle {
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    /// Keeps others out of the folder.
-    lock: Mutex<Option<Box<dyn Send + Sync>>>,
 }
 
 /// What appenders and the writer share.
@@ -40,6 +38,8 @@ pub(crate) struct Shared {
     writer: Mutex<Writer>,
     durable: AtomicU64,
     stats: Mutex<Stats>,
+    /// Keeps others out of the folder.
+    lock: Mutex<Option<Box<dyn Send + Sync>>>,
 }
 
 impl Journal {
@@ -71,6 +71,7 @@ impl Journal {
             writer: Mutex::new(writer),
             durable: AtomicU64::new(end.to_u64()),
             stats: Mutex::default(),
+            lock: Mutex::new(Some(lock)),
         });
         shared.writer().make_next_ready(&shared);
         let thread = (shared.options.mode == Mode::Thread)
@@ -83,7 +84,6 @@ impl Journal {
         let handle = Handle {
             shared,
             thread: Mutex::new(thread),
-            lock: Mutex::new(Some(lock)),
         };
         Ok((Self(Arc::new(handle)), opened))
     }
@@ -256,13 +256,19 @@ impl Handle {
         shared.state().close();
         shared.work.notify_one();
         let thread = lock(&self.thread).take();
+        let is_writer = |thread: &JoinHandle<()>| thread.thread().id() == thread::current().id();
+        if thread.as_ref().is_some_and(is_writer) {
+            // The writer dropped the last handle, with a waker: it ends soon, and lets go of the
+            // folder then.
+            return Ok(());
+        }
         if let Some(thread) = thread {
-            // A panic of the writer has been shown, and its waiters are told below.
+            // A panic of the writer has been shown, and its waiters told.
             let _ = thread.join();
         } else {
             shared.drive();
         }
-        lock(&self.lock).take();
+        lock(&shared.lock).take();
         let state = shared.state();
         match state.refusal {
             Some(Refusal::Poisoned) => Err(CommitError::Poisoned),

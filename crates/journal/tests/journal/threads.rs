@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 
-use journal::{AppendError, Journal, MemoryFiles, Mode, Options, Position};
+use journal::{AppendError, Files, Journal, MemoryFiles, Mode, Options, Position};
 
 use super::harness::{body, options};
 
@@ -139,5 +139,31 @@ fn limits_are_kept() {
             ..options.clone()
         };
         assert!(Journal::open(Arc::new(MemoryFiles::new()), options).is_err());
+    }
+}
+
+/// Owns the journal, as a task does that waits for it.
+struct Owner(#[expect(dead_code, reason = "dropped with the waker")] Journal);
+
+impl Wake for Owner {
+    fn wake(self: Arc<Self>) {}
+}
+
+#[test]
+fn the_last_handle_may_go_with_a_waker_in_the_writers_own_thread() {
+    let files = MemoryFiles::new();
+    for _ in 0..100 {
+        let journal = open(&files, Mode::Thread);
+        let mut commit = pin!(journal.append(1, &[b"a"]).unwrap().1);
+        let waker = Waker::from(Arc::new(Owner(journal)));
+        let _ = commit.as_mut().poll(&mut Context::from_waker(&waker));
+        drop(waker);
+        while !commit.is_done() {
+            thread::yield_now();
+        }
+        // The folder is free once the writer has let go.
+        while files.lock().is_err() {
+            thread::yield_now();
+        }
     }
 }
