@@ -67,8 +67,9 @@ pub(crate) type Given = BTreeMap<&'static str, (String, &'static str)>;
 
 /// What was found while reading.
 #[derive(Debug)]
-pub(crate) struct Notes<'a> {
-    text: &'a str,
+pub(crate) struct Notes {
+    /// Where each line but the first begins.
+    line_starts: Vec<usize>,
     given: Given,
     found: RefCell<Found>,
 }
@@ -79,10 +80,10 @@ struct Found {
     shown: Vec<Shown>,
 }
 
-impl<'a> Notes<'a> {
-    pub(crate) fn new(text: &'a str, given: Given) -> Self {
+impl Notes {
+    pub(crate) fn new(text: &str, given: Given) -> Self {
         Self {
-            text,
+            line_starts: text.match_indices('\n').map(|(at, _)| at + 1).collect(),
             given,
             found: RefCell::default(),
         }
@@ -105,15 +106,14 @@ impl<'a> Notes<'a> {
     }
 
     fn line(&self, at: &Range<usize>) -> usize {
-        let before = &self.text.as_bytes()[..at.start.min(self.text.len())];
-        before.iter().filter(|octet| **octet == b'\n').count() + 1
+        self.line_starts.partition_point(|start| *start <= at.start) + 1
     }
 }
 
 /// One table of the file, or the absence of one.
 #[derive(Debug)]
 pub(crate) struct Section<'a> {
-    notes: &'a Notes<'a>,
+    notes: &'a Notes,
     table: Option<&'a DeTable<'a>>,
     /// Where the table is.
     at: Option<Range<usize>>,
@@ -124,7 +124,7 @@ pub(crate) struct Section<'a> {
 
 impl<'a> Section<'a> {
     /// The whole file.
-    pub(crate) fn root(notes: &'a Notes<'a>, table: &'a DeTable<'a>) -> Self {
+    pub(crate) fn root(notes: &'a Notes, table: &'a DeTable<'a>) -> Self {
         Self {
             notes,
             table: Some(table),
