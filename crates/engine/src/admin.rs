@@ -410,7 +410,8 @@ impl Core {
     }
 }
 
-fn fits(message: &Message, filter: &Filter) -> bool {
+/// Whether a filter's labels and recipients mean it.
+pub(crate) fn fits(message: &Message, filter: &Filter) -> bool {
     let mut recipients = message.envelope.recipients().iter();
     let has_tag = |wanted: &(Box<str>, Box<str>)| message.tags.contains(wanted);
     let is_to = |one: &smtp::Recipient| {

@@ -31,14 +31,13 @@ impl Engine {
     ///
     /// # Errors
     /// As for `suspend`.
-    #[allow(clippy::unused_async)]
     pub async fn retry_failed(
         &self,
-        _filter: &Filter,
-        _since: Time,
-        _times_max: u16,
+        filter: &Filter,
+        since: Time,
+        times_max: u16,
     ) -> Result<u64, AcceptError> {
-        Ok(0)
+        self.core.retry_failed(filter, since, times_max).await
     }
 
     /// Keeps a small value of an edge's own, such as an API key's hash; one under the same key is

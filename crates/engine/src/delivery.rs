@@ -12,7 +12,7 @@ use store::{Event, Message, Outcome, Slot, Status, Time};
 
 use crate::batches::Key;
 use crate::core::Core;
-use crate::deliver::Attempt;
+use crate::deliver::{Attempt, Delivery};
 use crate::dispose::{self, Disposition};
 use crate::queue::{Waiting, domain, with_domains};
 use crate::route::{ResolveError, Resolved};
@@ -44,6 +44,24 @@ impl Drop for Grant {
             };
             schedule.insert(Job { due_at, ..tried }, now);
         });
+    }
+}
+
+/// What a grant is for.
+struct Load {
+    slot: Slot,
+    message: Arc<Message>,
+    /// Indexes in the envelope of those still to be served.
+    recipients: Vec<u32>,
+}
+
+impl Load {
+    fn waiting(&self) -> Waiting<'_> {
+        Waiting::of(self.slot, &self.message)
+    }
+
+    fn with_domains(&self, recipients: &[u32]) -> Vec<(u32, &str)> {
+        with_domains(&self.message, recipients)
     }
 }
 
@@ -83,7 +101,7 @@ impl Core {
     }
 
     /// The message of a job and those of its recipients that are still to be served.
-    async fn load(self: &Arc<Self>, key: Key) -> Option<(Slot, Arc<Message>, Vec<u32>)> {
+    async fn load(self: &Arc<Self>, key: Key) -> Option<Load> {
         let slot = key.slot();
         let message = match self.spool.cached(slot) {
             Some(message) => message,
@@ -109,7 +127,11 @@ impl Core {
             let mut mine = pending.iter().filter(|pending| pending.recipient == index);
             mine.any(|pending| pending.status != Status::Held)
         });
-        (!recipients.is_empty()).then_some((slot, message, recipients))
+        (!recipients.is_empty()).then_some(Load {
+            slot,
+            message,
+            recipients,
+        })
     }
 
     /// Records an event, and tells who follows.
@@ -132,15 +154,15 @@ impl Core {
         let core = Arc::clone(self);
         tokio::spawn(async move {
             let key = Key(job.key);
-            if let Some((slot, message, recipients)) = core.load(key).await {
+            if let Some(load) = core.load(key).await {
                 let said = "gave up: the message reached its age limit";
-                let outcomes = recipients.iter().map(|&recipient| {
-                    let last = core.spool.last_outcome(slot, recipient).ok().flatten();
+                let outcomes = load.recipients.iter().map(|&recipient| {
+                    let last = core.spool.last_outcome(load.slot, recipient).ok().flatten();
                     let outcome = last.map_or_else(|| plain(said), |(_, outcome)| *outcome);
                     (recipient, outcome)
                 });
                 let outcomes: Vec<_> = outcomes.collect();
-                core.settle_failed(slot, &message, Status::Expired, outcomes)
+                core.settle_failed(load.slot, &load.message, Status::Expired, outcomes)
                     .await;
             }
             core.batches.forget(key);
@@ -157,6 +179,7 @@ impl Core {
         outcomes: Vec<(u32, Outcome)>,
     ) {
         self.notify(message, status, &outcomes).await;
+        self.keep_failed(message, outcomes.iter().map(|(recipient, _)| *recipient));
         for (recipient, outcome) in outcomes {
             self.suppress_bounced(message, recipient, status, &outcome);
             let mut event = self.event(message, recipient, status);
@@ -194,14 +217,15 @@ fn unresolved(error: &ResolveError) -> Attempt {
 async fn attempt(grant: Grant) {
     let core = Arc::clone(&grant.core);
     let key = Key(grant.job.key);
-    let Some((slot, message, recipients)) = core.load(key).await else {
+    let Some(load) = core.load(key).await else {
         core.batches.forget(key);
         return grant.withdraw();
     };
-    let domain = domain(&message, recipients[0]);
-    let resolved = match core.resolver.known(domain, &message.tenant) {
+    let domain = domain(&load.message, load.recipients[0]);
+    let tenant = &load.message.tenant;
+    let resolved = match core.resolver.known(domain, tenant) {
         Some(answer) => answer,
-        None => core.resolver.resolve(domain, &message.tenant).await,
+        None => core.resolver.resolve(domain, tenant).await,
     };
     let is_unresolved = grant.job.site == core.shards[grant.shard].unresolved;
     match resolved {
@@ -209,17 +233,16 @@ async fn attempt(grant: Grant) {
             core.batches.forget(key);
             let job = grant.job;
             grant.withdraw();
-            let waiting = Waiting::of(slot, &message);
-            let recipients = with_domains(&message, &recipients);
-            core.enqueue(&waiting, &recipients, job.due_at, job.attempts);
+            let recipients = load.with_domains(&load.recipients);
+            core.enqueue(&load.waiting(), &recipients, job.due_at, job.attempts);
         }
-        Ok(resolved) => grant.deliver(slot, &message, recipients, &resolved).await,
+        Ok(resolved) => grant.deliver(&load, &resolved).await,
         Err(error) => {
-            let attempts = vec![unresolved(&error); recipients.len()];
-            let feedback = schedule::Feedback::Withdrawn;
-            grant
-                .dispose(slot, &message, recipients, attempts, feedback, None)
-                .await;
+            let delivery = Delivery {
+                attempts: vec![unresolved(&error); load.recipients.len()],
+                feedback: dispose::Feedback::Withdrawn,
+            };
+            grant.dispose(&load, delivery, None).await;
         }
     }
 }
@@ -234,66 +257,38 @@ impl Grant {
         });
     }
 
-    async fn deliver(
-        self,
-        slot: Slot,
-        message: &Arc<Message>,
-        recipients: Vec<u32>,
-        resolved: &Resolved,
-    ) {
-        let all = message.envelope.recipients().len();
-        let envelope = if recipients.len() == all {
+    async fn deliver(self, load: &Load, resolved: &Resolved) {
+        let message = &load.message;
+        let envelope = if load.recipients.len() == message.envelope.recipients().len() {
             Arc::clone(&message.envelope)
         } else {
-            let indexes: Vec<usize> = recipients.iter().map(|&index| index as usize).collect();
-            match message.envelope.narrowed(&indexes) {
+            let indexes = load.recipients.iter().map(|&index| index as usize);
+            match message.envelope.narrowed(&indexes.collect::<Vec<_>>()) {
                 Some(narrowed) => Arc::new(narrowed),
                 None => return self.withdraw(),
             }
         };
         let source = resolved.route.source(message.id.bits());
         let content = message.content.clone();
-        let delivery = self
-            .core
-            .deliverer
-            .deliver(resolved, source, envelope, content)
-            .await;
-        let feedback = feedback(delivery.feedback);
-        self.dispose(
-            slot,
-            message,
-            recipients,
-            delivery.attempts,
-            feedback,
-            Some(resolved),
-        )
-        .await;
+        let deliverer = &self.core.deliverer;
+        let delivery = deliverer.deliver(resolved, source, envelope, content).await;
+        self.dispose(load, delivery, Some(resolved)).await;
     }
 
     /// Tells the schedule, and records what became of each recipient.
-    async fn dispose(
-        mut self,
-        slot: Slot,
-        message: &Arc<Message>,
-        recipients: Vec<u32>,
-        attempts: Vec<Attempt>,
-        feedback: schedule::Feedback,
-        resolved: Option<&Resolved>,
-    ) {
-        let mut fates = fates(&recipients, &attempts);
+    async fn dispose(mut self, load: &Load, delivery: Delivery, resolved: Option<&Resolved>) {
+        let mut fates = fates(&load.recipients, &delivery.attempts);
         self.core.batches.forget(Key(self.job.key));
-        self.settle(slot, message, &mut fates, feedback, resolved);
+        self.settle(load, &mut fates, feedback(delivery.feedback), resolved);
         for fate in fates {
-            self.record(slot, message, &recipients, &attempts, &fate)
-                .await;
+            self.record(load, &delivery.attempts, &fate).await;
         }
     }
 
     /// Ends the grant and lets those wait that are to be tried again.
     fn settle(
         &mut self,
-        slot: Slot,
-        message: &Arc<Message>,
+        load: &Load,
         fates: &mut [Fate],
         feedback: schedule::Feedback,
         resolved: Option<&Resolved>,
@@ -301,13 +296,16 @@ impl Grant {
         let core = Arc::clone(&self.core);
         let job = self.job;
         self.is_settled = true;
-        let place = resolved.map(|resolved| core.place(resolved, message.id));
+        let place = resolved.map(|resolved| core.place(resolved, load.message.id));
         let elsewhere = place.filter(|place| place.shard != self.shard);
         core.turn(self.shard, |schedule, now| {
             schedule.settle(now, &job, feedback);
             for fate in fates.iter_mut() {
                 let again = |attempts, due_at| Job {
-                    key: core.batches.key(slot, message.id, &fate.recipients).0,
+                    key: core
+                        .batches
+                        .key(load.slot, load.message.id, &fate.recipients)
+                        .0,
                     cost: u16::try_from(fate.recipients.len()).unwrap_or(u16::MAX),
                     attempts,
                     due_at,
@@ -348,21 +346,14 @@ impl Grant {
             for fate in fates.iter() {
                 if let Next::At(due_at) = fate.next {
                     let attempts = job.attempts.saturating_add(1);
-                    let recipients = with_domains(message, &fate.recipients);
-                    core.enqueue(&Waiting::of(slot, message), &recipients, due_at, attempts);
+                    let recipients = load.with_domains(&fate.recipients);
+                    core.enqueue(&load.waiting(), &recipients, due_at, attempts);
                 }
             }
         }
     }
 
-    async fn record(
-        &self,
-        slot: Slot,
-        message: &Arc<Message>,
-        recipients: &[u32],
-        attempts: &[Attempt],
-        fate: &Fate,
-    ) {
+    async fn record(&self, load: &Load, attempts: &[Attempt], fate: &Fate) {
         let core = &self.core;
         let status = match (fate.disposition, fate.next) {
             (_, Next::PutBack) => {
@@ -376,7 +367,7 @@ impl Grant {
             (Disposition::Deferred(_) | Disposition::PutBack(_), _) => Status::Deferred,
         };
         let outcome_of = |recipient: u32| {
-            let place = recipients.iter().position(|&index| index == recipient);
+            let place = load.recipients.iter().position(|&index| index == recipient);
             let mut outcome =
                 place.map_or_else(Outcome::default, |place| attempts[place].outcome.clone());
             outcome.attempt = self.job.attempts.saturating_add(1);
@@ -387,17 +378,18 @@ impl Grant {
             .iter()
             .map(|&index| (index, outcome_of(index)));
         if matches!(status, Status::Bounced | Status::Expired) {
-            core.settle_failed(slot, message, status, outcomes.collect())
+            let outcomes = outcomes.collect();
+            core.settle_failed(load.slot, &load.message, status, outcomes)
                 .await;
             return;
         }
         for (recipient, outcome) in outcomes {
-            let mut event = core.event(message, recipient, status);
+            let mut event = core.event(&load.message, recipient, status);
             if let Next::At(due_at) = fate.next {
                 event.due_at = Some(due_at);
             }
             event.outcome = Some(Box::new(outcome));
-            core.record(slot, event);
+            core.record(load.slot, event);
         }
     }
 }

@@ -92,6 +92,7 @@ impl Engine {
             data_dir: config.data_dir,
             policy: config.policy,
             spool: store.spool,
+            failed: store.failed,
             table: store.table,
             history: store.history,
             follower: store.follower,
@@ -101,7 +102,7 @@ impl Engine {
         }));
         core.restore_learned();
         core.restore_suspensions();
-        lifecycle::start(&core, store.recovery);
+        lifecycle::start(&core, store.recovery, store.failed_recovery);
         Ok(Self { core })
     }
 

@@ -23,7 +23,9 @@ impl Core {
         self: &Arc<Self>,
         submission: Submission,
     ) -> Result<Taking, AcceptError> {
-        let taking = self.admit(&submission).and_then(|()| self.take(submission));
+        let taking = self
+            .admit(&submission)
+            .and_then(|()| self.take(submission, true));
         if taking.is_err() {
             self.counters.refused.add(1);
         }
@@ -73,7 +75,14 @@ impl Core {
         })
     }
 
-    pub(crate) fn take(self: &Arc<Self>, submission: Submission) -> Result<Taking, AcceptError> {
+    /// Takes a message that nothing speaks against.
+    ///
+    /// * `is_signed_here`: whether it gets the signature of its author's domain.
+    pub(crate) fn take(
+        self: &Arc<Self>,
+        submission: Submission,
+        is_signed_here: bool,
+    ) -> Result<Taking, AcceptError> {
         let now = self.clock.now();
         if let Some(known) = submission
             .options
@@ -82,7 +91,11 @@ impl Core {
         {
             return Ok(Taking::known(self, known));
         }
-        let content = self.signed(&submission, now)?;
+        let content = if is_signed_here {
+            self.signed(&submission, now)?
+        } else {
+            submission.content.clone()
+        };
         let message = Arc::new(self.message(submission, content, now));
         let appended = self.spool.append(Arc::clone(&message));
         let (slot, commit) = appended.map_err(|error| refusal(&error))?;

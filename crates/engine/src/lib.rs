@@ -29,6 +29,7 @@ mod core;
 mod counters;
 mod delivery;
 mod engine;
+mod failed;
 mod gate;
 mod intake;
 mod learned;

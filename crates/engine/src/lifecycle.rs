@@ -104,6 +104,13 @@ async fn tidy(core: Weak<Core>) {
             shard.tidy(now);
         }
         core.save_learned();
+        let tidying = Arc::clone(&core);
+        if tokio::task::spawn_blocking(move || tidying.tidy_failed())
+            .await
+            .is_err()
+        {
+            tracing::error!("what is kept of failed mail could not be tidied");
+        }
         let retaining = Arc::clone(&core);
         let retained = tokio::task::spawn_blocking(move || retaining.history.retain(now)).await;
         if let Ok(Err(error)) = retained {
@@ -211,6 +218,9 @@ impl Core {
         if let Err(error) = self.spool.journal().close() {
             tracing::error!(%error, "the journal could not be closed well");
         }
+        if let Err(error) = self.failed.journal().close() {
+            tracing::error!(%error, "the journal of failed mail could not be closed well");
+        }
         if let Err(error) = self.table.close() {
             tracing::error!(%error, "the state could not be closed well");
         }
@@ -222,7 +232,7 @@ impl Core {
 }
 
 /// Starts what runs beside the messages.
-pub(crate) fn start(core: &Arc<Core>, recovery: Recovery) {
+pub(crate) fn start(core: &Arc<Core>, recovery: Recovery, mut failed: Recovery) {
     let mut beside = core.beside();
     for (number, shard) in core.shards.iter().enumerate() {
         beside.spawn(keep_time(Arc::downgrade(core), Arc::clone(shard), number));
@@ -232,7 +242,13 @@ pub(crate) fn start(core: &Arc<Core>, recovery: Recovery) {
     drop(beside);
     let recovering = Arc::clone(core);
     // Blocking tasks see the runtime they were spawned on: what is taken up can be started.
-    tokio::task::spawn_blocking(move || recovering.recover(recovery));
+    tokio::task::spawn_blocking(move || {
+        recovering.recover(recovery);
+        // Nothing of it is scheduled: it only has to be known.
+        if let Some(Err(error)) = failed.find(Result::is_err) {
+            tracing::error!(%error, "what is kept of failed mail cannot be read");
+        }
+    });
 }
 
 /// A recipient's index, and what stands after its address's last `@`.

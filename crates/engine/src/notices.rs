@@ -32,7 +32,7 @@ impl Core {
             options: Options::default(),
         };
         // Not through the front door: what a tenant may hand in does not bound what it is told.
-        match self.take(submission) {
+        match self.take(submission, true) {
             Ok(taking) => match Box::pin(taking).await {
                 Ok(_) => self.counters.notices.add(1),
                 Err(error) => tracing::error!(%error, message = %message.id, "a notice was lost"),

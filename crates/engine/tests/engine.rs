@@ -226,3 +226,34 @@ async fn the_same_claim_twice_makes_one_message() {
     assert_eq!(bench.delivered_to(), ["a@example.net"]);
     engine.drain(Duration::from_secs(5)).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_bounced_is_taken_up_again_as_often_as_is_said() {
+    let rule = "at = 'rcpt', reply = '550 5.7.1 not today', times = 2, address = 'a@example.net'";
+    let bench = Bench::new(&[rule]).await;
+    let engine = bench.engine().await;
+    let mut message = submission(&["a@example.net"]);
+    message.envelope = Arc::new(Envelope::single(
+        "app@example.org".parse::<smtp::Address>().unwrap(),
+        "a@example.net".parse::<smtp::Address>().unwrap(),
+    ));
+    let accepted = engine.accept(message).await.unwrap();
+    assert_eq!(terminal(&engine, accepted.id).await, [Status::Bounced]);
+    let first = engine::views::Filter {
+        message: Some(accepted.id),
+        ..engine::views::Filter::default()
+    };
+    let since = accepted.accepted_at;
+    for expected in [1, 1] {
+        let mut again = engine.retry_failed(&first, since, 3).await.unwrap();
+        while again == 0 {
+            tokio::task::yield_now().await;
+            again = engine.retry_failed(&first, since, 3).await.unwrap();
+        }
+        assert_eq!(again, expected);
+    }
+    while !bench.delivered_to().contains(&"a@example.net".to_owned()) {
+        tokio::task::yield_now().await;
+    }
+    engine.drain(Duration::from_secs(5)).await;
+}

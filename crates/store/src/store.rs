@@ -1,6 +1,7 @@
 //! One data folder: spool, table and history, opened together.
 //!
 //! ```text
+//! failed/    mail that failed, kept to be tried again
 //! journal/   accepted mail and what became of it     digests/   of the journal, to start fast
 //! history/   what became of mail                     state/     the table
 //! ```
@@ -18,6 +19,8 @@ use crate::{
 
 /// A segment of the table's journal: state is small, and two of them are reserved.
 const STATE_SEGMENT_BYTES: u64 = 4 << 20;
+/// Mail that failed is little of all.
+const FAILED_SEGMENT_BYTES: u64 = 4 << 20;
 /// How often history is told of what the journal has made durable.
 const FOLLOW_EVERY: Duration = Duration::from_millis(20);
 
@@ -56,6 +59,10 @@ pub struct Store {
     pub spool: Spool,
     /// What of it was accepted before this start.
     pub recovery: Recovery,
+    /// Mail that failed, kept for a while.
+    pub failed: Spool,
+    /// What of it was kept before this start.
+    pub failed_recovery: Recovery,
     /// Small state.
     pub table: Table,
     /// What became of all mail.
@@ -101,11 +108,25 @@ impl Store {
         };
         let journal = open_journal(data_dir, "journal", mail)?;
         let (spool, recovery) = Spool::open(journal, spool_options);
+        let small = journal::Options {
+            segment_bytes_max: FAILED_SEGMENT_BYTES,
+            ..journal::Options::default()
+        };
+        let failed_options = SpoolOptions {
+            cache_bytes_max: 0,
+            seed: options.seed,
+            slack_bytes: FAILED_SEGMENT_BYTES,
+            ..SpoolOptions::default()
+        };
+        let (failed, failed_recovery) =
+            Spool::open(open_journal(data_dir, "failed", small)?, failed_options);
         let follower = spool.spawn_follower(FOLLOW_EVERY);
         Ok(Self {
             follower: follower.map_err(|error| OpenError::Folder("history", error))?,
             spool,
             recovery,
+            failed,
+            failed_recovery,
             table,
             history,
         })
