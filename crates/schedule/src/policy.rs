@@ -113,13 +113,15 @@ impl SitePolicy {
     /// For a site that was delivered to before.
     pub const KNOWN: Self = Self::refusals(5, 100);
 
-    /// For a configured relay.
+    /// For a configured relay: never under eight at once, for where a pace binds few are in flight, and latency then
+    /// tells of our own machine's noise.
     ///
-    /// * `max`: connections at most.
+    /// * `max`: messages in flight at most.
     #[must_use]
     pub const fn relay(max: u16) -> Self {
         let mut policy = Self::STRANGER;
-        policy.window = WindowPolicy::Latency { min: 1, max };
+        let min = if max < 8 { max } else { 8 };
+        policy.window = WindowPolicy::Latency { min, max };
         policy
     }
 
