@@ -5,9 +5,9 @@
 //! what a restart replays and history already has is passed over. [`History::durable`] says from
 //! where on the journal is still needed.
 //!
-//! Layers, from below: [`column`] (numbers and zstd), [`block`] (some thousand events in columns),
-//! [`data`] (files of blocks), [`index`] and [`sealed`] (files that no longer change), [`tail`] (what
-//! is not written yet), [`view`] (all of it, to be asked), [`writer`] and [`worker`] (who writes, on a
+//! Layers, from below: `column` (numbers and zstd), `block` (some thousand events in columns),
+//! `data` (files of blocks), `index` and `sealed` (files that no longer change), `tail` (what
+//! is not written yet), `view` (all of it, to be asked), `writer` and `worker` (who writes, on a
 //! thread of its own, so that mail never waits). Byte tables: `docs/formats/history.md`.
 //!
 //! # Promises

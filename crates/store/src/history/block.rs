@@ -5,6 +5,7 @@
 //! microseconds.
 
 mod decode;
+mod details;
 mod encode;
 
 use crate::Time;

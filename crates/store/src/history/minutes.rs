@@ -142,7 +142,7 @@ fn put_counts(out: &mut Vec<u8>, counts: &Counts) {
     }
 }
 
-/// Reads what [`write`] wrote.
+/// Reads what [`write()`] wrote.
 pub(super) fn read(reader: &mut Reader<'_>) -> Result<Minutes> {
     let mut minutes = Minutes::new();
     for _ in 0..reader.count()? {
