@@ -274,7 +274,7 @@ fn a_relay_is_given_more_as_long_as_its_latency_does_not_rise() {
         }
     }
     let window = world.schedule.site_view(site).unwrap().window;
-    assert!(window < 10, "{window}");
+    assert!(window < 24, "{window}");
 }
 
 #[test]
