@@ -93,6 +93,13 @@ impl Store {
         for damage in damage {
             tracing::error!(at = ?damage.at, why = %damage.why, "a record of the state is damaged");
         }
+        // Recovery reads the rest, or its digests.
+        let mail = journal::Options {
+            check: journal::Check::Tail,
+            ..journal::Options::default()
+        };
+        let journal = open_journal(data_dir, "journal", mail)?;
+        history.expect_journal_end(journal.end());
         let spool_options = SpoolOptions {
             cache_bytes_max: options.cache_bytes_max,
             seed: options.seed,
@@ -101,12 +108,6 @@ impl Store {
             history: Some(Arc::new(history.clone()) as Arc<dyn EventSink>),
             ..SpoolOptions::default()
         };
-        // Recovery reads the rest, or its digests.
-        let mail = journal::Options {
-            check: journal::Check::Tail,
-            ..journal::Options::default()
-        };
-        let journal = open_journal(data_dir, "journal", mail)?;
         let (spool, recovery) = Spool::open(journal, spool_options);
         let small = journal::Options {
             segment_bytes_max: FAILED_SEGMENT_BYTES,
