@@ -147,6 +147,37 @@ fn agent(base: &str) -> Result<Agent, Stop> {
 }
 
 impl Api {
+    /// The server that runs on this data folder, with the folder's own key, whatever the environment says.
+    pub(crate) fn of_data_dir(dir: &Path) -> Result<Self, Stop> {
+        let unreadable = || format!("no server runs on {}", dir.display());
+        let listening = Listening::read(dir).or_exit_with(Exit::Unavailable, unreadable())?;
+        let key = crate::listening::read_operator_key(dir);
+        let address = listening.http.map(reachable);
+        let address = address.ok_or_else(|| Stop::new(Exit::Unavailable, unreadable()))?;
+        let base = format!("http://{address}");
+        Ok(Self {
+            agent: agent(&base)?,
+            base,
+            key: Some(key.or_exit_with(Exit::Unavailable, unreadable())?),
+        })
+    }
+
+    /// GET of what is not JSON.
+    pub(crate) fn text(&self, path: &str) -> Result<String, Stop> {
+        let mut answer = self.ask(path, &[])?;
+        answer
+            .body_mut()
+            .read_to_string()
+            .or_exit_with(Exit::Temporary, "the answer broke off")
+    }
+
+    /// POST that may be repeated under the same idempotency key.
+    pub(crate) fn post_once(&self, path: &str, body: &Value, key: &str) -> Result<Value, Stop> {
+        let request = self.with_key(self.agent.post(self.url(path)), &[]);
+        let request = request.header("Idempotency-Key", key);
+        self.checked(request.send_json(body)).and_then(read_json)
+    }
+
     /// GET.
     pub(crate) fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, Stop> {
         self.ask(path, query).and_then(read_json)

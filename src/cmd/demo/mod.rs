@@ -1,21 +1,31 @@
 //! `mailrail demo`: what makes sending mail slow, and what removes it, shown in a minute.
 //!
 //! A sink of its own, 20 ms away, takes the same messages in five ways; then a stormy one takes
-//! some, and its records prove who got what. The result is a table and a page of HTML.
+//! some, and its records prove who got what. Then `mailrail serve` runs as a child process before another
+//! stormy sink, is killed in the middle and started again, and all that it acknowledged is accounted for.
+//! The result is a table and a page of HTML.
+//!
+//! The child ends with the demo, also by SIGINT, SIGTERM and SIGHUP; it outlives the demo's own SIGKILL.
 
 mod chart;
 mod contest;
+mod engine;
 mod page;
+mod serving;
 mod storm;
+mod submit;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use crate::exit::{Exit, OrExit, Outcome};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::exit::{Exit, OrExit, Outcome, Stop};
 use crate::out;
 use contest::Lap;
+use engine::Account;
 use storm::Aftermath;
 
 /// Flags of `mailrail demo`.
@@ -45,6 +55,7 @@ pub(crate) struct Findings {
     pub(crate) seed: u64,
     pub(crate) laps: Vec<Lap>,
     pub(crate) aftermath: Aftermath,
+    pub(crate) account: Account,
 }
 
 /// Runs it.
@@ -53,26 +64,47 @@ pub(crate) fn run(args: &Args) -> Outcome {
         .enable_all()
         .build()
         .or_exit_with(Exit::Temporary, "cannot start the runtime")?;
-    let findings = runtime.block_on(find_out(args))?;
+    let findings = runtime.block_on(async {
+        tokio::select! {
+            findings = find_out(args) => findings,
+            stop = signalled() => Err(stop),
+        }
+    })?;
     out::line(format_args!("{}", table(&findings)));
     out::line(format_args!("{}", findings.aftermath));
+    out::line(format_args!("{}", findings.account));
     std::fs::write(&args.report, page::html(&findings))
         .or_exit_with(Exit::Temporary, args.report.display())?;
     out::line(format_args!(
         "The same with charts: {}",
         args.report.display()
     ));
-    if findings.aftermath.is_exactly_once() {
+    if findings.aftermath.is_exactly_once() && findings.account.is_whole() {
         Ok(Exit::Done)
     } else {
         Ok(Exit::Temporary)
     }
 }
 
-async fn find_out(args: &Args) -> Result<Findings, crate::exit::Stop> {
+/// So that whatever runs is dropped, and the child with it.
+async fn signalled() -> Stop {
+    let wait = async |kind| match signal(kind) {
+        Ok(mut signal) => signal.recv().await,
+        Err(_) => std::future::pending().await,
+    };
+    tokio::select! {
+        _ = wait(SignalKind::interrupt()) => {}
+        _ = wait(SignalKind::terminate()) => {}
+        _ = wait(SignalKind::hangup()) => {}
+    }
+    Stop::new(Exit::Temporary, "interrupted")
+}
+
+async fn find_out(args: &Args) -> Result<Findings, Stop> {
     let rtt_ms = args.rtt.as_secs_f64() * 1e3;
     out::line(format_args!(
-        "{} messages to a server {rtt_ms} ms away, in five ways; then a storm.\n",
+        "{} messages to a server {rtt_ms} ms away, in five ways; then a storm; then the engine in one, \
+         killed in the middle.\n",
         args.messages
     ));
     Ok(Findings {
@@ -81,6 +113,7 @@ async fn find_out(args: &Args) -> Result<Findings, crate::exit::Stop> {
         seed: args.seed,
         laps: contest::run(args.messages, args.rtt).await?,
         aftermath: storm::run(args.messages, args.seed).await?,
+        account: engine::run(args.messages, args.rtt, args.seed).await?,
     })
 }
 

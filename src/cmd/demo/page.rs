@@ -7,6 +7,8 @@ use super::chart::{self, Line, Row};
 use super::contest::Lap;
 use super::storm::{Aftermath, GREYLIST, RULES};
 
+mod engine;
+
 const STYLE: &str = include_str!("page.css");
 
 /// Stages that belong together in the chart: class, words, stages.
@@ -51,6 +53,7 @@ times that of a pool in lockstep.</p></header>
     page.push_str(&reasons(findings));
     page.push_str(&time(findings));
     page.push_str(&storm(&findings.aftermath, findings.seed));
+    page.push_str(&engine::section(&findings.account));
     page.push_str(
         "<footer>Written by <code>mailrail demo</code>. Client and server shared this machine; the link between \
          them was delayed, as a network would. Measure your own relay: \
