@@ -1,6 +1,7 @@
-//! mailrail: hands mail to relays over pooled, pipelined, TLS-resumed SMTP connections.
+//! mailrail: owns mail until it is delivered, over pooled, pipelined, TLS-resumed SMTP connections.
 //!
-//! This is the façade: [`client`] sends, [`message`] composes and signs, [`smtp`] is the language
+//! This is the façade: [`engine`] makes mail durable and delivers it, [`store`] keeps it and its
+//! history; [`client`] sends without an engine, [`message`] composes and signs, [`smtp`] is the language
 //! and [`flow`] the arithmetic of rates and retries; [`sink`] is a server to test against.
 
-pub use {client, flow, message, sink, smtp};
+pub use {client, engine, flow, message, sink, smtp, store};

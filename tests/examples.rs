@@ -11,6 +11,7 @@ fn every_example_runs_and_says_what_it_did() {
         .join("examples");
     for (name, says) in [
         ("one_mail", "sent in"),
+        ("engine", "someone@example.net: delivered"),
         ("pool_under_load", "messages/s"),
         ("attachments", "[Ok("),
         ("per_recipient", "nobody@example.net: will never work"),
