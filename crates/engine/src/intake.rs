@@ -84,11 +84,11 @@ impl Core {
         is_signed_here: bool,
     ) -> Result<Taking, AcceptError> {
         let now = self.clock.now();
-        if let Some(known) = submission
+        let claimed = submission
             .options
             .id
-            .and_then(|id| self.accepted_before(id))
-        {
+            .filter(|_| !submission.options.is_id_fresh);
+        if let Some(known) = claimed.and_then(|id| self.accepted_before(id)) {
             return Ok(Taking::known(self, known));
         }
         let content = if is_signed_here {

@@ -24,6 +24,8 @@ pub struct Submission {
 pub struct Options {
     /// The id it shall have, from [`crate::Engine::next_id`]; `None` makes one.
     pub id: Option<MessageId>,
+    /// The id was made for this message alone: nobody has to look whether it was accepted before.
+    pub is_id_fresh: bool,
     /// Labels to find it by.
     pub tags: Tags,
     /// The decoded subject, for lists; cut at 200 characters.

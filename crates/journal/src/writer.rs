@@ -84,7 +84,7 @@ impl Writer {
         }
         let (write_time, sync_time) = (written - start, written.elapsed());
         shared.count(&group, write_time, sync_time);
-        self.expected = group.awaited;
+        self.expected = group.awaited.max(self.expected - self.expected.div_ceil(8));
         self.sync_time = self.sync_time * 7 / 8 + sync_time / 8;
         self.commit(shared, group);
         Turn::Wrote

@@ -155,7 +155,7 @@ impl Spool {
                     continue;
                 }
                 // So that there is more than one event to tell.
-                thread::park_timeout(every);
+                thread::sleep(every);
                 spool.follow();
                 let journal = &spool.inner.journal;
                 if journal.durable() < journal.end() {
