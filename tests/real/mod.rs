@@ -3,6 +3,8 @@
 //! arrived: envelope, octets, and how often.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod exim;
+pub(crate) mod postfix;
 pub(crate) mod suite;
 
 use std::fs;
@@ -14,7 +16,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rcgen::{BasicConstraints, Certificate, CertificateParams, IsCa, Issuer, KeyPair, SanType};
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType, IsCa, Issuer,
+    KeyPair, SanType,
+};
 use rustix::process::{Pid, Signal, kill_process_group};
 use rustls_pki_types::CertificateDer;
 use sink::Sink;
@@ -159,8 +164,14 @@ fn write_certificate(folder: &Folder) -> CertificateDer<'static> {
     params
         .subject_alt_names
         .push(SanType::IpAddress(Ipv4Addr::LOCALHOST.into()));
+    // OpenSSL takes a certificate for self-signed whose name is its authority's.
+    params.distinguished_name = DistinguishedName::new();
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "localhost");
     let key = KeyPair::generate().unwrap();
     let cert = params.signed_by(&key, &issuer).unwrap();
+    folder.write("authority.pem", &authority.pem());
     folder.write("cert.pem", &cert.pem());
     let key = folder.write("key.pem", &key.serialize_pem());
     fs::set_permissions(key, fs::Permissions::from_mode(0o644)).unwrap();
@@ -178,6 +189,11 @@ fn logs(folder: &Folder) -> String {
 impl Server {
     pub(crate) fn logs(&self) -> String {
         logs(&self.folder)
+    }
+
+    /// Of `authority.pem`, and of `cert.pem` and `key.pem` that it signed.
+    pub(crate) fn pem(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 }
 
