@@ -16,7 +16,7 @@ use rustix::process::Signal;
 use sink::{Action, Rule, Sink, Stage};
 use smtp::{Address, Content, Envelope};
 use support::serving::Home;
-use support::{recipients, start, wait_until};
+use support::{recipients, setting, start, wait_until};
 
 /// Connections of the server to the sink, and round trips that a message takes there.
 const CONNECTIONS: usize = 4;
@@ -26,11 +26,6 @@ const IN_FLIGHT_MAX: u64 = 2 * CONNECTIONS as u64;
 /// the link lets no more than this through.
 const UNRECORDED_MAX: u64 = IN_FLIGHT_MAX;
 const RTT: Duration = Duration::from_millis(10);
-
-fn setting(name: &str, default: u64) -> u64 {
-    let text = std::env::var(name).ok();
-    text.map_or(default, |text| text.parse().expect("a number"))
-}
 
 /// What was acknowledged, by recipient number.
 #[derive(Default)]

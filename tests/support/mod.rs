@@ -158,6 +158,12 @@ impl Mailing {
     }
 }
 
+/// How much of something: from the environment, to make a run longer.
+pub(crate) fn setting(name: &str, default: u64) -> u64 {
+    let text = std::env::var(name).ok();
+    text.map_or(default, |text| text.parse().expect("a number"))
+}
+
 /// Waits until something is so; fails after a minute.
 #[track_caller]
 pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {

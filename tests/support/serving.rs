@@ -165,6 +165,15 @@ impl Serving<'_> {
         self.sendmail(&["-t", "-i"], &text).expect(0, "");
     }
 
+    /// Most memory that it has had resident, in octets.
+    pub(crate) fn memory_peak_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).unwrap();
+        let line = status.lines().find_map(|it| it.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|it| it.trim().strip_suffix(" kB")).unwrap();
+        kib.parse::<u64>().unwrap() * 1024
+    }
+
     pub(crate) fn signal(&self, how: Signal) {
         signal(&self.child, how);
     }
