@@ -136,7 +136,7 @@ fn check_content(record: &Record, mail: &Mail) {
 /// The notice names the recipient and repeats what the server said.
 #[track_caller]
 fn check_notice(record: &Record, mail: &Mail) {
-    assert_eq!(record.to, [mail.from.clone()]);
+    assert_eq!(record.to, std::slice::from_ref(&mail.from));
     let content = String::from_utf8_lossy(record.content.as_ref().unwrap());
     let has = |part: &str| assert!(content.contains(part), "no {part:?} in {content}");
     has("Content-Type: multipart/report");
