@@ -15,7 +15,7 @@ import argparse
 import resource
 import sys
 
-from harness import cost, memory, processes, report, speed, tls, tools
+from harness import cost, memory, processes, relays, report, speed, tls, tools
 from harness.measure import FAILURES, Effort
 
 CONDITIONS = {
@@ -26,6 +26,7 @@ CONDITIONS = {
     "million": memory.million_messages,
     "tls": tls.handshakes,
     "cost": cost.per_message,
+    "relays": relays.side_by_side,
 }
 
 

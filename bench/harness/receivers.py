@@ -38,8 +38,8 @@ def smtp_sink() -> Iterator[Receiver]:
     if os.geteuid() == 0:
         command += ["-u", "nobody"]
     command += [f"127.0.0.1:{port}", str(_CONNECTIONS_MAX)]
-    with _started("smtp-sink", command) as (process, _):
-        _await(lambda: _greets(port), "smtp-sink", process)
+    with started("smtp-sink", command) as (process, _):
+        await_(lambda: greets(port), "smtp-sink", process)
         yield Receiver("smtp-sink", port, process.pid)
 
 
@@ -47,8 +47,8 @@ def smtp_sink() -> Iterator[Receiver]:
 def our_sink(*options: str) -> Iterator[Receiver]:
     """`mailrail sink` with `options`; it prints the address it listens on."""
     command = [tools.mailrail(), "sink", "--listen", "127.0.0.1:0", *options]
-    with _started("mailrail-sink", command) as (process, log):
-        address = _await(lambda: _announced(log), "mailrail sink", process)
+    with started("mailrail-sink", command) as (process, log):
+        address = await_(lambda: _announced(log), "mailrail sink", process)
         yield Receiver(" ".join(["mailrail sink", *options]), int(address[1]), process.pid)
 
 
@@ -76,7 +76,7 @@ def _make_rsa_pair(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _started(name: str, command: list[str]):
+def started(name: str, command: list[str]):
     log = tools.OUT / "logs" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
@@ -87,19 +87,19 @@ def _started(name: str, command: list[str]):
         processes.stop(process)
 
 
-def _await(ready, name: str, process):
+def await_(ready, name: str, process):
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
         answer = ready()
         if answer:
             return answer
-        if process.poll() is not None:
+        if process is not None and process.poll() is not None:
             raise RuntimeError(f"{name} exited {process.returncode} before it served")
         time.sleep(0.02)
     raise RuntimeError(f"{name} did not serve within {READY_SECONDS:.0f} s")
 
 
-def _greets(port: int) -> bool:
+def greets(port: int) -> bool:
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
             return connection.recv(3) == b"220"
