@@ -8,11 +8,12 @@ use std::time::Duration;
 use mailrail::client::Relay;
 use mailrail::engine::route::{Route, Via};
 use mailrail::engine::{Config, Engine, Options, Submission};
+use mailrail::sink::Sink;
 use mailrail::smtp::{Address, Content, Domain, Envelope};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let sink = mailrail::sink::Sink::builder().start().await?;
+    let sink = Sink::builder().start().await?;
     let folder = tempfile::tempdir()?;
     let host: Domain = "mail.example.org".parse()?;
     let mut config = Config::new(folder.path(), host.clone());

@@ -58,7 +58,7 @@ impl Core {
     }
 
     /// Makes history hear of everything that was recorded before this.
-    fn catch_up(&self) {
+    pub(crate) fn catch_up(&self) {
         // What a journal that fails has not taken, history is not told of either.
         let _ = self.spool.journal().flush().wait();
         self.spool.follow();

@@ -12,11 +12,15 @@ use crate::views::Filter;
 const SPACE: u8 = b'e';
 
 impl Engine {
-    /// A page of history. May wait for the disk: call it where that disturbs nobody.
+    /// A page of history; the first of a question knows all that was recorded before. May wait for
+    /// the disk: call it where that disturbs nobody.
     ///
     /// # Errors
     /// See [`QueryError`].
     pub fn events(&self, query: &Query) -> Result<Page, QueryError> {
+        if query.cursor.is_none() {
+            self.core.catch_up();
+        }
         self.core.history.query(query)
     }
 

@@ -115,11 +115,12 @@ impl Core {
 
     /// Whether a message with this id was accepted: its request comes a second time.
     fn accepted_before(&self, id: MessageId) -> Option<Accepted> {
-        let is_known = self.spool.find(id).is_some()
-            || self
-                .history
-                .latest(id)
-                .is_ok_and(|events| !events.is_empty());
+        let is_known = self.spool.find(id).is_some() || {
+            // It may have been settled a moment ago.
+            self.catch_up();
+            let latest = self.history.latest(id);
+            latest.is_ok_and(|events| !events.is_empty())
+        };
         is_known.then(|| Accepted {
             id,
             accepted_at: id.time(),

@@ -16,8 +16,8 @@
 //! | cubic | `plateau × (1 + 0.05 × (x − 1)³)`: from 5 % under the measured limit back to it, lingering there, and over it | x = 2.2 |
 //! | search | doubles every tenth of a second (or four messages, or two round trips): the limit was raised | a refusal |
 //!
-//! `x` counts messages *taken*, in cycles of [`CYCLE_MIN`] or 0.3 s or four round trips, whichever is longest; so it stands still while there is nothing to
-//! send, and never runs ahead of the answers. After [`CALM_AFTER`] cycles that found the same limit, cycles grow up to four times as long.
+//! `x` counts messages *taken*, in cycles of `CYCLE_MIN` or 0.3 s or four round trips, whichever is longest; so it stands still while there is nothing to
+//! send, and never runs ahead of the answers. After `CALM_AFTER` cycles that found the same limit, cycles grow up to four times as long.
 //!
 //! A refusal cuts to 5 % under the measured limit, or by half where that would be less: then the limit fell, and the search begins from
 //! there. Attempts that began before a cut say nothing more.

@@ -86,6 +86,7 @@ pub(crate) async fn send(
     .await?;
     let claim = key.claim(&api, &who.tenant, 1).await?;
     submission.options.id = claim.as_ref().and_then(|claim| claim.ids.first().copied());
+    submission.options.is_id_fresh = claim.as_ref().is_none_or(|claim| !claim.is_repeated);
     let accepted = api.0.engine.accept(submission).await?;
     Ok(sent(accepted.id))
 }
@@ -201,6 +202,7 @@ async fn accept_all(
     claim: Option<Claim>,
 ) -> Taken {
     let mut ids = claim.iter().flat_map(|claim| claim.ids.iter().copied());
+    let is_fresh = claim.as_ref().is_none_or(|claim| !claim.is_repeated);
     let (mut pending, mut failed) = (Vec::with_capacity(submissions.len()), Vec::new());
     let mut stopped: Option<AcceptError> = None;
     for (index, mut submission) in submissions {
@@ -209,6 +211,7 @@ async fn accept_all(
             continue;
         }
         submission.options.id = ids.next();
+        submission.options.is_id_fresh = is_fresh;
         match api.0.engine.begin_accept(submission) {
             Ok(one) => pending.push((index, one)),
             Err(error) => {
@@ -294,6 +297,7 @@ pub(crate) async fn raw(
     .await?;
     let claim = key.claim(&api, &who.tenant, 1).await?;
     submission.options.id = claim.as_ref().and_then(|claim| claim.ids.first().copied());
+    submission.options.is_id_fresh = claim.as_ref().is_none_or(|claim| !claim.is_repeated);
     let accepted = api.0.engine.accept(submission).await?;
     Ok(sent(accepted.id))
 }

@@ -121,7 +121,7 @@ async fn accept_once(
     let claim = engine.claim(&tenant, &once.key, once.fingerprint, 1).await;
     let claim = claim.map_err(|error| claim_refusal(&error))?;
     submission.options.id = claim.ids.first().copied();
-    submission.options.is_id_fresh = false;
+    submission.options.is_id_fresh = !claim.is_repeated;
     let accepted = engine.accept(submission).await;
     accepted
         .map(|it| it.id)
