@@ -22,7 +22,7 @@ fn the_demo_shows_five_ways_proves_the_storm_and_accounts_for_a_killed_engine() 
     run.expect(0, "The storm: 40 recipients")
         .expect(0, "    0 reported not sent")
         .expect(0, "    0 duplicates, losses or false reports")
-        .expect(0, "The engine: 160 messages handed in by SMTP and HTTP")
+        .expect(0, " 160 messages handed in by SMTP and HTTP")
         .expect(0, "  160 acknowledged")
         .expect(0, "  160 delivered")
         .expect(0, "    0 lost");

@@ -1,13 +1,13 @@
 //! The engine in a storm: mail is handed in, the server is killed in the middle, and starts again.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
-use sink::{Record, Rule, Sink};
+use sink::{Rule, Sink};
 
+use super::account::{Account, value};
 use super::serving::Serving;
 use super::submit::{self, Outbox};
 use crate::cmd::api::Api;
@@ -42,6 +42,8 @@ pub(crate) const RULES: [(&str, &str); 6] = [
 ];
 /// Messages handed in for each that the ways before sent.
 const FACTOR: u64 = 4;
+/// The sink is nearer by this factor than that of the ways: storm and retries are long enough to watch.
+const NEARER: u32 = 4;
 /// Connections of the server to the sink.
 const CONNECTIONS: u32 = 20;
 /// Classes of failure, and how soon each is tried again here: nobody wants to watch for hours.
@@ -53,254 +55,13 @@ const RETRY_CLASSES: [&str; 6] = [
     "mailbox_full",
     "transient",
 ];
-const RETRY: &str = "first = \"300ms\"\nlongest = \"2s\"";
+const RETRY: &str = "first = \"300ms\"\nlongest = \"500ms\"";
 /// What is not acknowledged, or not delivered, by then is not waited for.
 const SUBMIT_MAX: Duration = Duration::from_secs(30);
 const SETTLE_MAX: Duration = Duration::from_secs(60);
 /// Between two looks.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(10);
 const SETTLED_INTERVAL: Duration = Duration::from_millis(100);
-/// Lost recipients that are named.
-const NAMED_MAX: usize = 10;
-
-/// What became of the mail, by the server's acknowledgements and by the sink's own records.
-#[derive(Default)]
-pub(crate) struct Account {
-    pub(crate) handed_in: u64,
-    /// Answered 250 or 200.
-    pub(crate) acknowledged: u64,
-    /// Of them, by then the server was killed.
-    pub(crate) acknowledged_before: u64,
-    /// Acknowledged, and with the sink.
-    pub(crate) delivered: u64,
-    /// Of them, by then the server was killed.
-    pub(crate) delivered_before: u64,
-    /// Copies too many, after a reply that the storm lost …
-    pub(crate) duplicates_reply_lost: u64,
-    /// … and of what was on the wire when the server was killed or a connection was cut.
-    pub(crate) duplicates_cut: u64,
-    /// Acknowledged, and not with the sink.
-    pub(crate) lost: u64,
-    /// The first of them.
-    pub(crate) lost_named: Vec<String>,
-    /// Until all was acknowledged, without the time in which there was no server.
-    pub(crate) submitting: Duration,
-    /// From the first message handed in to the last one settled.
-    pub(crate) elapsed: Duration,
-    /// From SIGKILL until the server said again that it takes mail …
-    pub(crate) ready_after: Duration,
-    /// … and until it had acknowledged something.
-    pub(crate) accepting_after: Option<Duration>,
-    /// When the server was killed, since the first message was handed in.
-    pub(crate) killed_at: Duration,
-    /// Refusals by the sink, and connections to it.
-    pub(crate) refused: u64,
-    pub(crate) connections: u64,
-    pub(crate) costs: Costs,
-    /// Seconds since the start, messages acknowledged and taken by the sink until then.
-    pub(crate) samples: Vec<(f64, u64, u64)>,
-}
-
-/// Where the time went, by the server's own metrics, those of both processes together.
-#[derive(Default)]
-pub(crate) struct Costs {
-    /// Stages of attempts and what each took, all attempts together.
-    pub(crate) stages: Vec<(&'static str, f64)>,
-    /// From acceptance to delivery, all recipients together, and how many they were.
-    pub(crate) delivery_s: f64,
-    pub(crate) deliveries: f64,
-    /// Syncs of the journal and the time in them.
-    pub(crate) syncs: f64,
-    pub(crate) sync_s: f64,
-}
-
-impl Account {
-    /// Whether everything acknowledged arrived.
-    pub(crate) fn is_whole(&self) -> bool {
-        self.lost == 0 && self.acknowledged > 0
-    }
-
-    pub(crate) fn duplicates(&self) -> u64 {
-        self.duplicates_reply_lost + self.duplicates_cut
-    }
-
-    /// Messages acknowledged a second, each of them durable.
-    pub(crate) fn accept_rate(&self) -> f64 {
-        self.acknowledged as f64 / self.submitting.as_secs_f64().max(1e-9)
-    }
-
-    /// Messages delivered a second, over everything: storm, kill and restart.
-    pub(crate) fn delivery_rate(&self) -> f64 {
-        self.delivered as f64 / self.elapsed.as_secs_f64().max(1e-9)
-    }
-
-    /// Compares what was acknowledged with what the sink has.
-    fn compare(&mut self, acknowledged: &[Option<Instant>], records: &[Record]) {
-        let mut copies: HashMap<&str, Vec<bool>> = HashMap::new();
-        for record in records {
-            for to in &record.to {
-                copies.entry(to).or_default().push(record.reply_lost);
-            }
-        }
-        let acknowledged = acknowledged.iter().enumerate();
-        for (number, _) in acknowledged.filter(|(_, at)| at.is_some()) {
-            self.acknowledged += 1;
-            let address = submit::address(number);
-            let Some((_, earlier)) = copies.get(&*address).and_then(|all| all.split_last()) else {
-                self.lost += 1;
-                if self.lost_named.len() < NAMED_MAX {
-                    self.lost_named.push(address);
-                }
-                continue;
-            };
-            self.delivered += 1;
-            let reply_lost = earlier.iter().filter(|lost| **lost).count();
-            self.duplicates_reply_lost += reply_lost as u64;
-            self.duplicates_cut += (earlier.len() - reply_lost) as u64;
-        }
-    }
-}
-
-impl fmt::Display for Account {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "The engine: {} messages handed in by SMTP and HTTP, {:.1} s, one SIGKILL, {} refusals, {} connections.",
-            self.handed_in,
-            self.elapsed.as_secs_f64(),
-            self.refused,
-            self.connections,
-        )?;
-        writeln!(
-            f,
-            "By the server's acknowledgements and the sink's own records:"
-        )?;
-        let count = |f: &mut fmt::Formatter<'_>, count: u64, words: fmt::Arguments<'_>| {
-            writeln!(f, "  {count:>5} {words}")
-        };
-        let (accept, deliver) = (self.accept_rate(), self.delivery_rate());
-        count(
-            f,
-            self.acknowledged,
-            format_args!("acknowledged, {accept:.0} a second, each on disk before it was"),
-        )?;
-        count(
-            f,
-            self.delivered,
-            format_args!("delivered, {deliver:.0} a second, storm and restart included"),
-        )?;
-        count(
-            f,
-            self.duplicates(),
-            format_args!(
-                "duplicates: {} after a lost reply, {} on the wire when the server or a connection was cut",
-                self.duplicates_reply_lost, self.duplicates_cut
-            ),
-        )?;
-        count(f, self.lost, format_args!("lost"))?;
-        for name in &self.lost_named {
-            writeln!(f, "        {name}")?;
-        }
-        writeln!(f, "{}", self.restart_words())?;
-        writeln!(f, "Where the time went: {}", self.costs)
-    }
-}
-
-impl Account {
-    /// The kill and what came after it.
-    pub(crate) fn restart_words(&self) -> String {
-        let ready_ms = self.ready_after.as_millis();
-        let accepting = self.accepting_after.map_or_else(String::new, |after| {
-            format!(
-                ", the next message acknowledged {} ms after it",
-                after.as_millis()
-            )
-        });
-        format!(
-            "Killed after {:.1} s with {} acknowledged and {} delivered; ready again {ready_ms} ms after the kill{accepting}.",
-            self.killed_at.as_secs_f64(),
-            self.acknowledged_before,
-            self.delivered_before,
-        )
-    }
-}
-
-impl fmt::Display for Costs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [waiting, parts @ ..] = self.parts();
-        let parts = [waiting].into_iter().chain(parts);
-        let words: Vec<_> = parts
-            .map(|(_, words, ms)| format!("{ms:.1} ms {words}"))
-            .collect();
-        write!(
-            f,
-            "{:.0} ms from acceptance to delivery on average: {}; {:.0} syncs of the journal, {:.1} ms each",
-            self.mean_ms(self.delivery_s),
-            words.join(", "),
-            self.syncs,
-            self.sync_s * 1e3 / self.syncs.max(1.0),
-        )
-    }
-}
-
-/// Stages that belong together: class, words, stages.
-const GROUPS: [(&str, &str, &[&str]); 4] = [
-    (
-        "setup",
-        "connecting, greeting, EHLO",
-        &["dns", "connect", "tls", "greeting", "ehlo", "auth"],
-    ),
-    ("mail", "waiting for the first reply (MAIL)", &["mail"]),
-    ("rcpt", "RCPT and the content", &["rcpt", "content"]),
-    ("final", "waiting for the final reply", &["final"]),
-];
-
-impl Costs {
-    /// Of one delivered recipient, in ms.
-    fn mean_ms(&self, sum_s: f64) -> f64 {
-        sum_s * 1e3 / self.deliveries.max(1.0)
-    }
-
-    /// Class, words and ms of one delivered recipient: first the wait for its turn or its next attempt, then
-    /// the stages of all its attempts.
-    pub(crate) fn parts(&self) -> [(&'static str, &'static str, f64); 5] {
-        let of = |stages: &[&str]| {
-            let in_group = self.stages.iter().filter(|(name, _)| stages.contains(name));
-            self.mean_ms(in_group.map(|(_, s)| s).sum())
-        };
-        let [a, b, c, d] = GROUPS.map(|(class, words, stages)| (class, words, of(stages)));
-        let attempts = a.2 + b.2 + c.2 + d.2;
-        let waiting = (self.mean_ms(self.delivery_s) - attempts).max(0.0);
-        [
-            ("left", "waiting for a turn or the next attempt", waiting),
-            a,
-            b,
-            c,
-            d,
-        ]
-    }
-
-    /// Adds what one process counted until now.
-    fn add(&mut self, metrics: &str) {
-        let value = |name: &str| value(metrics, name).unwrap_or(0.0);
-        self.delivery_s += value("mailrail_delivery_seconds_sum");
-        self.deliveries += value("mailrail_delivery_seconds_count");
-        self.syncs += value("mailrail_journal_syncs_total");
-        self.sync_s += value("mailrail_journal_sync_seconds_total");
-        for stage in GROUPS.iter().flat_map(|(_, _, stages)| *stages) {
-            let name = format!("mailrail_stage_seconds_sum{{stage=\"{stage}\"}}");
-            self.stages.push((stage, value(&name)));
-        }
-    }
-}
-
-/// A metric's value in a scrape.
-fn value(metrics: &str, name: &str) -> Option<f64> {
-    metrics
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
-}
-
 /// The server's two lives in front of one sink.
 struct Course {
     sink: Sink,
@@ -316,15 +77,17 @@ struct Course {
 /// waits until all is settled.
 pub(crate) async fn run(messages: u64, rtt: Duration, seed: u64) -> Result<Account, Stop> {
     let handed_in = messages.saturating_mul(FACTOR);
-    let mut course = Course::begin(handed_in, rtt, seed).await?;
+    let mut course = Course::begin(handed_in, rtt / NEARER, seed).await?;
     let mut account = Account {
         handed_in,
+        rtt: rtt / NEARER,
         ..Account::default()
     };
     let killed = course.first_life(&mut account).await?;
     course.second_life(killed, &mut account).await?;
     course.spinner.finish_and_clear();
-    account.compare(&course.outbox.acknowledged(), &course.sink.records());
+    let acknowledged = course.outbox.acknowledged();
+    account.compare(&acknowledged, copies(&course.sink));
     let report = course.sink.report();
     (account.refused, account.connections) = (report.refused, report.connections);
     account.samples = course.samples;
@@ -446,6 +209,17 @@ async fn scrape(api: &Arc<Api>) -> Result<String, Stop> {
     let api = Arc::clone(api);
     let scraping = tokio::task::spawn_blocking(move || api.text("/metrics"));
     scraping.await.or_exit(Exit::Temporary)?
+}
+
+/// Of each recipient, for each copy that the sink has in order, whether the storm lost its reply.
+fn copies(sink: &Sink) -> HashMap<String, Vec<bool>> {
+    let mut copies: HashMap<_, Vec<bool>> = HashMap::new();
+    for record in sink.records() {
+        for to in record.to {
+            copies.entry(to).or_default().push(record.reply_lost);
+        }
+    }
+    copies
 }
 
 fn config(sink: &Sink) -> String {

@@ -7,6 +7,7 @@
 //!
 //! The child ends with the demo, also by SIGINT, SIGTERM and SIGHUP; it outlives the demo's own SIGKILL.
 
+mod account;
 mod chart;
 mod contest;
 mod engine;
@@ -24,8 +25,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::exit::{Exit, OrExit, Outcome, Stop};
 use crate::out;
+use account::Account;
 use contest::Lap;
-use engine::Account;
 use storm::Aftermath;
 
 /// Flags of `mailrail demo`.
