@@ -7,7 +7,7 @@ use store::{Event, Recovered, RecoveredRecipient, Recovery, Slot};
 use tokio::time::Instant;
 
 use crate::core::Core;
-use crate::machine::{self, CpuMeter};
+use crate::machine::{self, CpuMeter, SyncMeter};
 use crate::pressure::Sample;
 use crate::queue::{Shard, Waiting};
 
@@ -46,6 +46,7 @@ async fn keep_time(core: Weak<Core>, shard: Arc<Shard>, number: usize) {
 /// Looks at the machine, and tells the gate and the schedules.
 async fn watch(core: Weak<Core>) {
     let mut cpu = CpuMeter::start();
+    let mut syncs = SyncMeter::default();
     let memory_limit = machine::cgroup_memory_bytes_max();
     let mut factor = 1.0;
     loop {
@@ -53,11 +54,13 @@ async fn watch(core: Weak<Core>) {
         let Some(core) = core.upgrade() else { return };
         let limits = core.policy.load().limits.clone();
         let journal = core.spool.journal();
+        let figures = journal.stats();
+        let is_idle = figures.backlog_bytes == 0;
         let sample = Sample {
             cpu_share: cpu.share(),
             memory_bytes: machine::memory_bytes(),
             memory_bytes_max: limits.memory_bytes_max.or(memory_limit),
-            journal_sync: core.sync_time(),
+            journal_sync: syncs.look(figures.groups, figures.sync.sum, is_idle),
             disk_free_bytes: machine::disk_free_bytes(&core.data_dir),
             disk_free_bytes_min: limits.disk_free_bytes_min,
         };

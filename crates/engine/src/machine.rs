@@ -46,6 +46,32 @@ impl CpuMeter {
     }
 }
 
+/// What a sync of the journal takes, as of late.
+#[derive(Debug, Default)]
+pub(crate) struct SyncMeter {
+    syncs: u64,
+    sum: Duration,
+    time: Duration,
+}
+
+impl SyncMeter {
+    /// The mean of those since the last look. Without any, what was last seen holds while records wait
+    /// for a sync; where none waits, nothing is slow: who is refused for a slow sync brings no next one
+    /// that could end the refusal.
+    ///
+    /// * `syncs`, `sum`: how many there have been, and what they took.
+    pub(crate) fn look(&mut self, syncs: u64, sum: Duration, is_idle: bool) -> Duration {
+        let new = u32::try_from(syncs - self.syncs).unwrap_or(u32::MAX);
+        self.time = match sum.saturating_sub(self.sum).checked_div(new) {
+            Some(mean) => mean,
+            None if is_idle => Duration::ZERO,
+            None => self.time,
+        };
+        (self.syncs, self.sum) = (syncs, sum);
+        self.time
+    }
+}
+
 /// Resident memory of this process in octets; 0 where it cannot be known.
 pub(crate) fn memory_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
@@ -79,4 +105,20 @@ pub(crate) fn cgroup_memory_bytes_max() -> Option<u64> {
 /// Free octets on the disk of `path` for us; `u64::MAX` where it cannot be known.
 pub(crate) fn disk_free_bytes(path: &Path) -> u64 {
     rustix::fs::statvfs(path).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_sync_is_forgotten_once_nothing_waits_for_another() {
+        let seconds = Duration::from_secs;
+        let mut meter = SyncMeter::default();
+        assert_eq!(meter.look(0, Duration::ZERO, true), Duration::ZERO);
+        assert_eq!(meter.look(2, seconds(6), false), seconds(3));
+        assert_eq!(meter.look(2, seconds(6), false), seconds(3));
+        assert_eq!(meter.look(2, seconds(6), true), Duration::ZERO);
+        assert_eq!(meter.look(3, seconds(7), true), seconds(1));
+    }
 }

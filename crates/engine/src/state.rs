@@ -1,7 +1,5 @@
 //! How the engine is, in numbers.
 
-use std::time::Duration;
-
 use crate::core::Core;
 use crate::pressure;
 use crate::views::{Health, Stats};
@@ -56,10 +54,5 @@ impl Core {
                 .sum(),
             connections_opened: pools.iter().map(|pool| pool.stats.connections_opened).sum(),
         }
-    }
-
-    /// What a sync of the journal takes, over those since the last look.
-    pub(crate) fn sync_time(&self) -> Duration {
-        self.spool.journal().stats().sync.last
     }
 }
