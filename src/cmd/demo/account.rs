@@ -25,7 +25,7 @@ pub(crate) struct Account {
     pub(crate) delivered_before: u64,
     /// Copies too many, after a reply that the storm lost …
     pub(crate) duplicates_reply_lost: u64,
-    /// … and of what was on the wire when the server was killed or a connection was cut.
+    /// … and of what was not on record when the server was killed or a connection was cut.
     pub(crate) duplicates_cut: u64,
     /// Acknowledged, and not with the sink.
     pub(crate) lost: u64,
@@ -144,7 +144,7 @@ impl fmt::Display for Account {
             f,
             self.duplicates(),
             format_args!(
-                "duplicates: {} after a lost reply, {} on the wire when the server or a connection was cut",
+                "duplicates: {} after a lost reply, {} because the server was killed or a connection cut",
                 self.duplicates_reply_lost, self.duplicates_cut
             ),
         )?;

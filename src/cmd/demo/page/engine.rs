@@ -73,7 +73,7 @@ fn what_became(account: &Account) -> String {
         (
             "gone",
             account.duplicates_cut,
-            "copies too many, on the wire when the server or a connection was cut",
+            "copies too many, because the server was killed or a connection cut",
         ),
         ("bad", account.lost, "acknowledged, and lost"),
     ];
