@@ -57,6 +57,8 @@ pub(crate) struct Core {
     beside: Mutex<JoinSet<()>>,
     /// Feeds history.
     _follower: Follower,
+    /// What recovery could not read.
+    unreadable: AtomicU64,
 }
 
 /// The front door's counters, and by which number each tenant goes there.
@@ -95,6 +97,7 @@ impl Core {
             table: parts.table,
             history: parts.history,
             _follower: parts.follower,
+            unreadable: AtomicU64::new(0),
             shards: parts.shards.into_iter().map(Arc::new).collect(),
             batches: Batches::default(),
             resolver: parts.resolver,
@@ -171,6 +174,15 @@ impl Core {
 
     fn tenants(&self) -> MutexGuard<'_, Tenants> {
         self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Recovery could not read so many places of the journal.
+    pub(crate) fn note_unreadable(&self, places: u64) {
+        self.unreadable.fetch_add(places, Ordering::Relaxed);
+    }
+
+    pub(crate) fn unreadable(&self) -> u64 {
+        self.unreadable.load(Ordering::Relaxed)
     }
 
     pub(crate) fn beside(&self) -> MutexGuard<'_, JoinSet<()>> {

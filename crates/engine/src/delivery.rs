@@ -277,6 +277,9 @@ impl Grant {
 
     /// Tells the schedule, and records what became of each recipient.
     async fn dispose(mut self, load: &Load, delivery: Delivery, resolved: Option<&Resolved>) {
+        let is_unknown = |one: &&Attempt| one.outcome.class == ErrorClass::Unknown as u8;
+        let unknown = delivery.attempts.iter().filter(is_unknown).count();
+        self.core.counters.unknown.add(unknown as u64);
         let mut fates = fates(&load.recipients, &delivery.attempts);
         self.core.batches.forget(Key(self.job.key));
         self.settle(load, &mut fates, feedback(delivery.feedback), resolved);

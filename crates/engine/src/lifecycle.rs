@@ -134,6 +134,7 @@ impl Core {
                 Ok(recovered) => self.take_up(&recovered),
                 Err(error) => {
                     tracing::error!(%error, "recovery stopped: the journal cannot be read");
+                    self.note_unreadable(1);
                     break;
                 }
             }
@@ -142,6 +143,7 @@ impl Core {
                 std::thread::yield_now();
             }
         }
+        self.note_unreadable(recovery.damage().len() as u64);
         for damage in recovery.damage() {
             tracing::error!(at = ?damage.at, why = %damage.why, "a record of the journal is damaged");
         }

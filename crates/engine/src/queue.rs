@@ -18,7 +18,7 @@ use crate::core::Core;
 use crate::route::{Resolved, Via};
 
 /// The name of the site where jobs wait whose domain is not resolved yet.
-pub(crate) const UNRESOLVED: &str = "";
+pub(crate) const UNRESOLVED: &str = "(unresolved)";
 
 /// Lookups at once, for each shard.
 const LOOKUPS_MAX: u16 = 200;

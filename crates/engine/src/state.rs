@@ -8,11 +8,18 @@ impl Core {
     pub(crate) fn health(&self) -> Health {
         let state = self.gate.state();
         let sample = &state.sample;
+        let mut pressures = pressure::words(sample);
+        let unreadable = self.unreadable();
+        if unreadable > 0 {
+            pressures.push(format!(
+                "journal: {unreadable} places cannot be read, see the log"
+            ));
+        }
         let refusing = self.gate.check().err().map(|error| error.to_string());
         Health {
             refusing,
             window_factor: state.pressure.factor(),
-            pressures: pressure::words(sample),
+            pressures,
             cpu_share: sample.cpu_share,
             memory_bytes: sample.memory_bytes,
             memory_bytes_max: sample.memory_bytes_max,
