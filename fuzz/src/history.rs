@@ -52,7 +52,7 @@ fn check_file(bytes: &[u8]) {
     for event in events.iter().take(5) {
         check_found(&first, event);
     }
-    first.minutes(Time::ZERO, Time::MAX);
+    let _ = first.minutes(Time::ZERO, Time::MAX);
     drop(first);
     let again = open(&files);
     assert_eq!(ask(&again, Query::default(), Order::Oldest), events);
