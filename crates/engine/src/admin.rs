@@ -1,4 +1,6 @@
 //! What an operator asks and does: the queue, sites, suspensions, retries, cancellations.
+//!
+//! Over 500 lines, for every one of these reads a filter in the same way (`Core::meant`, `Names`).
 
 use std::sync::Arc;
 

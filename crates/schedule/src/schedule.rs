@@ -1,4 +1,6 @@
 //! The schedule as a whole: what is in it, and what is told to it. What it answers is in `poll`.
+//!
+//! Over 500 lines, being one type's public face: each method is a few lines over the parts.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, DefaultHasher, Hasher};

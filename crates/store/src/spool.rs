@@ -14,6 +14,8 @@
 //!   is why a message is copied forward under the same lock as its events are appended.
 //! - Records of a message that was never committed ([`Spool::forget`]) mean nothing.
 //!
+//! Over 500 lines: the errors and views of one public type stand beside it.
+//!
 //! One lock guards what is in memory. It is held while an event is handed to the journal, which
 //! copies it, and never while anything waits for the disk.
 
