@@ -240,7 +240,7 @@ async fn attempt(grant: Grant) {
         Err(error) => {
             let delivery = Delivery {
                 attempts: vec![unresolved(&error); load.recipients.len()],
-                feedback: dispose::Feedback::Withdrawn,
+                feedback: schedule::Feedback::Withdrawn,
             };
             grant.dispose(&load, delivery, None).await;
         }
@@ -282,7 +282,7 @@ impl Grant {
         self.core.counters.unknown.add(unknown as u64);
         let mut fates = fates(&load.recipients, &delivery.attempts);
         self.core.batches.forget(Key(self.job.key));
-        self.settle(load, &mut fates, feedback(delivery.feedback), resolved);
+        self.settle(load, &mut fates, delivery.feedback, resolved);
         for fate in fates {
             self.record(load, &delivery.attempts, &fate).await;
         }
@@ -415,19 +415,4 @@ fn fates(recipients: &[u32], attempts: &[Attempt]) -> Vec<Fate> {
         }
     }
     fates
-}
-
-/// In the schedule's own words.
-fn feedback(feedback: dispose::Feedback) -> schedule::Feedback {
-    use schedule::Feedback as F;
-    match feedback {
-        dispose::Feedback::Delivered { rtt } => F::Delivered { rtt },
-        dispose::Feedback::Refused => F::Refused,
-        dispose::Feedback::RateRefused => F::RateRefused,
-        dispose::Feedback::ConnectionRefused => F::ConnectionRefused,
-        dispose::Feedback::ConnectFailed => F::ConnectFailed,
-        dispose::Feedback::HandshakeFailed => F::HandshakeFailed,
-        dispose::Feedback::Lost => F::Lost,
-        dispose::Feedback::Withdrawn => F::Withdrawn,
-    }
 }

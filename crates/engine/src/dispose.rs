@@ -17,10 +17,9 @@
 //!
 //! Every function here is total; a recipient is never lost between two rows.
 
-use std::time::Duration;
-
 use client::{Accepted, Cause, Failure, Kind, Stage, Timings};
 use flow::retry::ErrorClass;
+pub use schedule::Feedback;
 use smtp::client::BeginError;
 use smtp::{EnhancedStatus, Reply};
 use store::{Outcome, Said, Status, Time};
@@ -43,30 +42,6 @@ pub enum Disposition {
     Bounced,
     /// It may have been taken; somebody decides.
     Held,
-}
-
-/// What an attempt's outcome says of its site.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Feedback {
-    /// It took the message.
-    Delivered {
-        /// From MAIL to the final reply.
-        rtt: Duration,
-    },
-    /// It answered about a recipient or the message.
-    Refused,
-    /// It spoke of rate or load within a session.
-    RateRefused,
-    /// It did not take one more connection.
-    ConnectionRefused,
-    /// No connection.
-    ConnectFailed,
-    /// Connected, but no session.
-    HandshakeFailed,
-    /// The connection was lost in the middle.
-    Lost,
-    /// Nothing: it was not tried.
-    Withdrawn,
 }
 
 /// Both.
@@ -109,32 +84,6 @@ impl Disposition {
             Self::Held => (Status::Held, None),
             Self::Deferred(_) | Self::PutBack(_) if next.is_some() => (Status::Deferred, next),
             Self::Deferred(_) | Self::PutBack(_) => (Status::Expired, None),
-        }
-    }
-}
-
-impl Feedback {
-    /// What several recipients' attempts in one transaction say together: a word of rate counts
-    /// more than what went well, and that more than a refusal.
-    #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        if other.weight() > self.weight() {
-            other
-        } else {
-            self
-        }
-    }
-
-    fn weight(self) -> u8 {
-        match self {
-            Self::Withdrawn => 0,
-            Self::Lost => 1,
-            Self::ConnectFailed => 2,
-            Self::HandshakeFailed => 3,
-            Self::ConnectionRefused => 4,
-            Self::Refused => 5,
-            Self::Delivered { .. } => 6,
-            Self::RateRefused => 7,
         }
     }
 }

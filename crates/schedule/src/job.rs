@@ -66,6 +66,32 @@ pub enum Feedback {
     Withdrawn,
 }
 
+impl Feedback {
+    /// What several recipients' attempts in one transaction say together: a word of rate counts
+    /// more than what went well, and that more than a refusal.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        if other.weight() > self.weight() {
+            other
+        } else {
+            self
+        }
+    }
+
+    fn weight(self) -> u8 {
+        match self {
+            Self::Withdrawn => 0,
+            Self::Lost => 1,
+            Self::ConnectFailed => 2,
+            Self::HandshakeFailed => 3,
+            Self::ConnectionRefused => 4,
+            Self::Refused => 5,
+            Self::Delivered { .. } => 6,
+            Self::RateRefused => 7,
+        }
+    }
+}
+
 /// What to do with a job whose attempt failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retry {

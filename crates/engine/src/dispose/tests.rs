@@ -1,5 +1,7 @@
 //! What servers say, row by row, and that no case is missing.
 
+use std::time::Duration;
+
 use std::io;
 use std::sync::Arc;
 
