@@ -1,5 +1,6 @@
 //! How a pool is set up.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use flow::rate::RateLimit;
@@ -7,6 +8,7 @@ use flow::retry::RetryPolicy;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use smtp::ClientName;
 
+use crate::network::Network;
 use crate::relay::Relay;
 use crate::tls::TlsContext;
 
@@ -174,6 +176,7 @@ pub struct PoolBuilder {
     pub(crate) tls: TlsSettings,
     pub(crate) tls_context: Option<TlsContext>,
     pub(crate) local_ip: Option<std::net::IpAddr>,
+    pub(crate) network: Option<Arc<dyn Network>>,
 }
 
 impl PoolBuilder {
@@ -196,6 +199,7 @@ impl PoolBuilder {
             tls: TlsSettings::default(),
             tls_context: None,
             local_ip: None,
+            network: None,
         }
     }
 
@@ -271,7 +275,7 @@ impl PoolBuilder {
         self
     }
 
-    /// Seeds the jitter of retries, so that a run can be repeated.
+    /// Seeds all that is random in it, so that a run can be repeated.
     #[must_use]
     pub fn retry_seed(mut self, seed: u64) -> Self {
         self.retry_seed = seed;
@@ -349,6 +353,13 @@ impl PoolBuilder {
     #[must_use]
     pub fn local_ip(mut self, ip: std::net::IpAddr) -> Self {
         self.local_ip = Some(ip);
+        self
+    }
+
+    /// Dials through this in place of TCP: for simulations.
+    #[must_use]
+    pub fn network(mut self, network: Arc<dyn Network>) -> Self {
+        self.network = Some(network);
         self
     }
 }

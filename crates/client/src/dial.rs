@@ -4,7 +4,7 @@ use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -15,10 +15,12 @@ use smtp::client::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 use crate::config::Timeouts;
 use crate::failure::{Cause, Failure, Kind, Scope, Stage};
+use crate::network::Network;
 use crate::relay::{Relay, TlsMode};
 use crate::report::Timings;
 use crate::stream::Stream;
@@ -37,6 +39,8 @@ pub(crate) struct Dialer {
     pub(crate) ehlo_name: ClientName,
     pub(crate) allow_plaintext_auth: bool,
     pub(crate) local_ip: Option<IpAddr>,
+    /// `None`: TCP.
+    pub(crate) network: Option<Arc<dyn Network>>,
 }
 
 /// A session and the stream it lives on.
@@ -94,14 +98,13 @@ impl Dialer {
         } = target;
         let mut timings = Timings::default();
         let start = Instant::now();
-        let stream = within(self.timeouts.connect, Stage::Connect, async {
+        let mut stream = within(self.timeouts.connect, Stage::Connect, async {
             let addrs = target.resolve().await?;
             timings.dns = start.elapsed();
             self.connect(&addrs).await
         })
         .await?;
         timings.connect = start.elapsed() - timings.dns;
-        let mut stream = Stream::Plain(stream);
         if tls == TlsMode::Implicit {
             stream = self.encrypt(stream, relay, tls, &mut timings).await?;
         }
@@ -155,7 +158,7 @@ impl Dialer {
 
     /// Tries the addresses one after the other, each a little after the one before or as soon as
     /// that has failed, until one answers (RFC 8305 §5): one that swallows packets costs moments.
-    async fn connect(&self, addrs: &[SocketAddr]) -> Result<TcpStream, Failure> {
+    async fn connect(&self, addrs: &[SocketAddr]) -> Result<Stream, Failure> {
         let is_fit = |addr: &&SocketAddr| {
             self.local_ip
                 .is_none_or(|ip| ip.is_ipv4() == addr.is_ipv4())
@@ -184,7 +187,10 @@ impl Dialer {
         Err(failure(Stage::Connect, Scope::Endpoint, cause))
     }
 
-    async fn connect_one(&self, addr: SocketAddr) -> io::Result<TcpStream> {
+    async fn connect_one(&self, addr: SocketAddr) -> io::Result<Stream> {
+        if let Some(network) = &self.network {
+            return Ok(Stream::Other(network.connect(addr, self.local_ip).await?));
+        }
         let stream = match self.local_ip {
             None => TcpStream::connect(addr).await?,
             Some(ip) => {
@@ -198,7 +204,7 @@ impl Dialer {
             }
         };
         stream.set_nodelay(true)?;
-        Ok(stream)
+        Ok(Stream::Plain(stream))
     }
 
     async fn encrypt(
@@ -209,8 +215,13 @@ impl Dialer {
         timings: &mut Timings,
     ) -> Result<Stream, Failure> {
         let start = Instant::now();
-        let Stream::Plain(plain) = stream else {
-            return Ok(stream);
+        let plain = match stream {
+            Stream::Plain(plain) => plain,
+            Stream::Tls(_) => return Ok(stream),
+            Stream::Other(_) => {
+                let cause = Cause::Local("this network has no TLS".to_owned());
+                return Err(failure(Stage::Tls, Scope::Endpoint, cause));
+            }
         };
         let name = tls::server_name(&relay.host).ok_or_else(|| {
             let cause = Cause::Local(format!("{} cannot stand in a certificate", relay.host));
@@ -239,6 +250,7 @@ impl Dialer {
                     Ok(()) => stream.flush().await,
                     Err(error) => Err(error),
                 },
+                Stream::Other(stream) => stream.write_all(output).await,
             };
             written.map_err(|error| failure(stage, Scope::Endpoint, io_cause(error)))
         })
@@ -261,6 +273,7 @@ impl Dialer {
             match stream {
                 Stream::Plain(stream) => stream.read(&mut buf).await,
                 Stream::Tls(stream) => stream.read(&mut buf).await,
+                Stream::Other(stream) => stream.read(&mut buf).await,
             }
         });
         let cause = match read.await {

@@ -30,6 +30,7 @@ mod dispatch;
 mod endpoint;
 mod failure;
 mod job;
+mod network;
 mod pool;
 mod relay;
 mod report;
@@ -40,6 +41,7 @@ mod tls;
 
 pub use config::{BuildError, Concurrency, PoolBuilder, Timeouts, Wire};
 pub use failure::{Cause, Failure, Kind, Scope, Stage};
+pub use network::{Link, Network};
 pub use pool::Pool;
 pub use relay::{Relay, RelayError, Secret, TlsMode};
 pub use report::{Accepted, PoolStats, Report, Timings};

@@ -156,6 +156,7 @@ impl PoolBuilder {
             ehlo_name: self.ehlo_name,
             allow_plaintext_auth: self.allow_plaintext_auth,
             local_ip: self.local_ip,
+            network: self.network,
         };
         let config = Config {
             wire: self.wire,

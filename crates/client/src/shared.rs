@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use flow::budget::RetryBudget;
 use flow::retry::{ErrorClass, RetryPolicy};
 use flow::rng::Rng;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::config::Wire;
 use crate::connection::{self, Connection, Remains};
@@ -92,9 +93,9 @@ impl Shared {
         self.start.elapsed()
     }
 
-    /// A moment of the pool's clock, as tokio has it.
-    pub(crate) fn instant(&self, at: Duration) -> tokio::time::Instant {
-        tokio::time::Instant::from_std(self.start + at)
+    /// A moment of the pool's clock, for a timer.
+    pub(crate) fn instant(&self, at: Duration) -> Instant {
+        self.start + at
     }
 
     /// The lock is held for a few steps at a time and never across an await; a panic under it is
@@ -243,6 +244,7 @@ async fn keep_house(shared: Weak<Shared>) {
         let at = strong.instant(next);
         let changed = strong.changed.notified();
         tokio::select! {
+            biased;
             () = changed => {}
             () = tokio::time::sleep_until(at) => {}
         }
@@ -282,6 +284,7 @@ async fn connect_and_run(mut guard: SlotGuard) {
     let slot = guard.slot;
     // Boxed, so that an open connection does not hold the room that dialing took.
     let dialed = tokio::select! {
+        biased;
         dialed = Box::pin(shared.dial()) => dialed,
         () = shared.until_closing() => Err(pool_closed()),
     };

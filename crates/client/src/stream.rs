@@ -8,18 +8,21 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-/// TCP, or TLS over it.
+use crate::network::Link;
+
+/// TCP, TLS over it, or a link of another network.
 #[derive(Debug)]
 pub(crate) enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    Other(Box<dyn Link>),
 }
 
 impl Stream {
     /// Whether TLS was resumed; `None` without TLS.
     pub(crate) fn tls_resumed(&self) -> Option<bool> {
         match self {
-            Self::Plain(_) => None,
+            Self::Plain(_) | Self::Other(_) => None,
             Self::Tls(stream) => {
                 let kind = stream.get_ref().1.handshake_kind();
                 Some(kind == Some(rustls::HandshakeKind::Resumed))
@@ -42,6 +45,7 @@ impl Stream {
                 }
                 other => other,
             },
+            Self::Other(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 
@@ -53,6 +57,7 @@ impl Stream {
         match self {
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Other(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 
@@ -61,6 +66,7 @@ impl Stream {
         match self {
             Self::Plain(_) => Poll::Ready(Ok(())),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Other(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
