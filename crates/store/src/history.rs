@@ -206,7 +206,7 @@ impl History {
     }
 
     /// Where to read again what went by while history could not be written. Without it, that is
-    /// made up for by the next restart. To be said once, after the replay of a restart.
+    /// made up for by the next restart. To be said once; after [`Self::expect_journal_end`].
     pub fn catch_up_from(&self, source: Weak<dyn EventSource>) {
         let _ = self.shared.source.set(source);
     }

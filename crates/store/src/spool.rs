@@ -41,7 +41,7 @@ pub use recover::{Damage, Recovered, RecoveredRecipient, Recovery};
 
 use cache::Cache;
 use compact::Compaction;
-use follow::Following;
+use follow::{Following, Source};
 use slots::Slots;
 
 /// Names an unsettled message in memory. It is used again once the message is settled, so whoever
@@ -242,6 +242,7 @@ struct Inner {
     compact_bytes_max: u64,
     compaction: Mutex<Compaction>,
     following: Following,
+    source: Arc<Source>,
     counts: Counts,
 }
 
@@ -285,6 +286,7 @@ impl Spool {
             compact_bytes_max: options.compact_bytes_max,
             compaction: Mutex::default(),
             following: Following::new(options.history, options.history_from),
+            source: Arc::new(Source(journal.clone())),
             counts: Counts::default(),
             journal,
         };

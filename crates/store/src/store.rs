@@ -109,6 +109,7 @@ impl Store {
             ..SpoolOptions::default()
         };
         let (spool, recovery) = Spool::open(journal, spool_options);
+        history.catch_up_from(spool.source());
         let small = journal::Options {
             segment_bytes_max: FAILED_SEGMENT_BYTES,
             ..journal::Options::default()
@@ -156,3 +157,6 @@ fn open_journal(
     }
     Ok(journal)
 }
+
+#[cfg(test)]
+mod tests;

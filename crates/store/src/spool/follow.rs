@@ -5,7 +5,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
 
@@ -171,6 +171,13 @@ impl Spool {
         })
     }
 
+    /// Where its events can be read again, as long as it is open.
+    #[must_use]
+    pub fn source(&self) -> Weak<dyn EventSource> {
+        let source: Arc<dyn EventSource> = self.inner.source.clone();
+        Arc::downgrade(&source)
+    }
+
     /// History has made durable what lies before this position; the journal may let go of it.
     pub fn history_durable(&self, until: Option<Position>) {
         let durable = &self.inner.following.durable;
@@ -178,13 +185,16 @@ impl Spool {
     }
 }
 
-impl EventSource for Spool {
+/// The journal alone: whoever reads it keeps neither the spool nor history alive by that.
+pub(super) struct Source(pub(super) Journal);
+
+impl EventSource for Source {
     fn replay(
         &self,
         from: Option<Position>,
         each: &mut dyn FnMut(Position, Event) -> ControlFlow<()>,
     ) -> std::io::Result<()> {
-        let ended = replay(&self.inner.journal, from, each);
+        let ended = replay(&self.0, from, each);
         ended.map(|_| ()).map_err(std::io::Error::other)
     }
 }
