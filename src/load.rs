@@ -4,16 +4,20 @@
 //! one envelope. What is measured goes into one tally per thread; its size does not depend on the
 //! number of messages or tasks.
 
+mod pacer;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use client::{Kind, Pool, Report, Timings};
+use flow::rate::RateLimit;
 use hdrhistogram::Histogram;
 use smtp::{Content, Envelope};
 use tokio::task::JoinSet;
 
 use crate::machine;
+use pacer::Pacer;
 
 /// A task that fails this often in a row ends the run: nothing can be measured here.
 const FAILURES_IN_A_ROW_MAX: u32 = 32;
@@ -31,6 +35,9 @@ pub(crate) struct Load {
     pub(crate) messages_max: u64,
     /// … or when this time is over.
     pub(crate) duration_max: Option<Duration>,
+    /// Messages fall due at this rate, whether or not the server keeps up (open loop); without one, a task begins
+    /// the next when one is answered. A latency that is `Whole` then counts from when the message was due.
+    pub(crate) rate: Option<RateLimit>,
     /// What counts as a message's latency.
     pub(crate) latency: Latency,
 }
@@ -38,7 +45,7 @@ pub(crate) struct Load {
 /// Where a latency begins; it ends with the last reply.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Latency {
-    /// With the call of `send`, the wait for a connection included.
+    /// With the call of `send`, or when the message was due; the wait for a connection included.
     Whole,
     /// With the first octet written for the message, or for its new connection.
     OnWire,
@@ -162,6 +169,7 @@ struct Shared {
     taken: AtomicU64,
     messages_max: u64,
     deadline: Option<Instant>,
+    pacer: Option<Arc<Pacer>>,
     latency: Latency,
     stop: Arc<AtomicBool>,
 }
@@ -176,6 +184,9 @@ pub(crate) async fn run(
 ) -> LoadReport {
     let started = Instant::now();
     let cpu_before = machine::cpu_time();
+    let pacer = load
+        .rate
+        .map(|rate| Pacer::start(rate, load, started, Arc::clone(&stop)));
     let shared = Arc::new(Shared {
         pool: pool.clone(),
         envelope,
@@ -183,6 +194,7 @@ pub(crate) async fn run(
         taken: AtomicU64::new(0),
         messages_max: load.messages_max,
         deadline: load.duration_max.map(|duration| started + duration),
+        pacer,
         latency: load.latency,
         stop,
     });
@@ -211,14 +223,14 @@ pub(crate) async fn run(
 async fn send_until_done(shared: Arc<Shared>, tally: Arc<Mutex<Tally>>) {
     let mut failures_in_a_row = 0;
     let mut now = Instant::now();
-    while shared.may_go_on(now) {
+    while let Some(due) = shared.next(now).await {
         let sending = shared
             .pool
             .send(Arc::clone(&shared.envelope), shared.content.clone());
         let report = sending.await;
         let done = Instant::now();
         let latency = match shared.latency {
-            Latency::Whole => done - now,
+            Latency::Whole => done - due,
             Latency::OnWire => on_wire(&report.timings),
         };
         lock(&tally).note(&report, latency);
@@ -234,6 +246,15 @@ async fn send_until_done(shared: Arc<Shared>, tally: Arc<Mutex<Tally>>) {
 }
 
 impl Shared {
+    /// When the next message is due: `now`, or as its pace has it. `None` at the end.
+    async fn next(&self, now: Instant) -> Option<Instant> {
+        match &self.pacer {
+            None => self.may_go_on(now).then_some(now),
+            Some(_) if self.stop.load(Ordering::Relaxed) => None,
+            Some(pacer) => pacer.next().await,
+        }
+    }
+
     fn may_go_on(&self, now: Instant) -> bool {
         !self.stop.load(Ordering::Relaxed)
             && self.deadline.is_none_or(|deadline| now < deadline)

@@ -130,3 +130,27 @@ fn bench_prints_a_summary_for_people() {
         .expect(0, "CPU a message")
         .expect(0, "bound by");
 }
+
+#[test]
+fn with_a_rate_a_stall_shows_in_all_that_fell_due_meanwhile() {
+    let stall = "at = \"final\", delay = \"300ms\", times = 1".parse::<sink::Rule>();
+    let sink = start(Sink::builder().rule(stall.unwrap()));
+    let json = mailrail([
+        "bench",
+        &url(&sink),
+        "--connections",
+        "1",
+        "--mode",
+        "lockstep",
+        "--rate",
+        "1000/s",
+        "--messages",
+        "100",
+        "--json",
+    ])
+    .json();
+    assert_eq!(json["messages"].as_u64(), Some(100), "{json}");
+    assert_eq!(json["rate_per_second"].as_f64(), Some(1000.0), "{json}");
+    // The last fell due after 99 ms, and the connection was free after 300.
+    assert!(json["latency_ms"]["p50"].as_f64() > Some(200.0), "{json}");
+}

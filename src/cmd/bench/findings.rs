@@ -3,6 +3,7 @@
 use std::fmt;
 
 use client::PoolStats;
+use flow::rate::RateLimit;
 use serde_json::{Value, json};
 
 use crate::bound::{Bound, Work};
@@ -25,7 +26,7 @@ impl Findings {
         let work = Work {
             tally: &self.load.tally,
             elapsed: self.load.elapsed,
-            rate_per_second: self.wire.rate.map(flow::rate::RateLimit::per_second),
+            rate_per_second: self.wire.rate.map(RateLimit::per_second),
             cpu_share: self.cpu_share,
             window: wire::window_of(self.wire.wire),
             is_at_cap: self.stats.connections_open_max >= self.wire.connections_max(),
@@ -49,6 +50,7 @@ impl Findings {
             "failed": tally.failed,
             "unknown": tally.unknown,
             "first_failure": tally.first_failure,
+            "rate_per_second": self.wire.rate.map(RateLimit::per_second),
             "seconds": self.load.elapsed.as_secs_f64(),
             "messages_per_second": self.load.messages_per_second(),
             "latency_ms": {
@@ -85,12 +87,16 @@ impl fmt::Display for Findings {
         writeln!(
             f,
             "latency      p50 {:.2} ms · p90 {:.2} · p99 {:.2} · p99.9 {:.2} · max {:.2}, \
-             the wait for a connection included",
+             {}",
             tally.latency_ms(50.0),
             tally.latency_ms(90.0),
             tally.latency_ms(99.0),
             tally.latency_ms(99.9),
             tally.latency_ms(100.0),
+            match self.wire.rate {
+                Some(_) => "from when each was due",
+                None => "the wait for a connection included",
+            },
         )?;
         let stages: Vec<_> = tally
             .stages_ms()

@@ -24,6 +24,10 @@ Examples:
   mailrail bench smtp://127.0.0.1:2525 --mode windowed --window 8 --duration 10
   mailrail bench smtp://relay.example:25 --tls required --reconnect-every 10 --no-resumption
   mailrail bench smtp://127.0.0.1:2525 --connections auto --json
+  mailrail bench smtp://127.0.0.1:2525 --rate 5000/s --duration 10
+
+With --rate messages fall due evenly, whether or not the server keeps up, and latencies count from
+when they were due; without it the next is sent when one is answered.
 
 Mail is really sent: point it at a server of your own, such as `mailrail sink`.";
 
@@ -122,7 +126,8 @@ impl Args {
         let envelope = envelope?;
         let content = mistakes.take("--size", content(&envelope, size?));
         let wire = wire?;
-        let mut builder = wire
+        // The load keeps the rate itself: what falls due while the server stalls must not be left out.
+        let mut builder = WireSettings { rate: None, ..wire }
             .apply(builder?)
             .messages_per_connection(reconnect_every?);
         if what.no_resumption {
@@ -138,6 +143,7 @@ impl Args {
             envelope: Arc::new(envelope),
             load: Load {
                 tasks: wire.in_flight_max(),
+                rate: wire.rate,
                 ..load?
             },
         })
@@ -163,6 +169,7 @@ impl WhatArgs {
             threads: threads?,
             messages_max: messages.unwrap_or(messages_default),
             duration_max: duration,
+            rate: None,
             latency: Latency::Whole,
         })
     }

@@ -182,6 +182,7 @@ async fn run_lap(way: &'static Way, sink: &Sink, messages: u64) -> Result<Lap, S
         threads: 1,
         messages_max: messages,
         duration_max: Some(LAP_MAX),
+        rate: None,
         latency: Latency::OnWire,
     };
     let (envelope, content) = message();
