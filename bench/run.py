@@ -15,7 +15,8 @@ import argparse
 import resource
 import sys
 
-from harness import cost, memory, processes, relays, report, speed, tls, tools
+from harness import cost, fairness, latency, memory, parts, processes, relay_cost, report, speed
+from harness import throughput, tls, tools, waiting
 from harness.measure import FAILURES, Effort
 
 CONDITIONS = {
@@ -26,7 +27,16 @@ CONDITIONS = {
     "million": memory.million_messages,
     "tls": tls.handshakes,
     "cost": cost.per_message,
-    "relays": relays.side_by_side,
+    "relays": throughput.smtp_in,
+    "latency": latency.at_half_load,
+    "in-flight": waiting.in_flight,
+    "waiting": waiting.million,
+    "dead-site": fairness.dead_site,
+    "tenants": fairness.tenants,
+    "schedule": parts.schedule,
+    "history": parts.history,
+    "relay-cost": relay_cost.per_message,
+    "http-in": throughput.http_in,
 }
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from . import tools
 from .processes import Finished
+
+
+HTTP_BATCH = 100
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,9 @@ class Load:
     messages: int
     size_bytes: int = 4096
     host: str = "127.0.0.1"
+    # Of a server with an API: its port, and the file with a key for it.
+    http_port: int = 0
+    key_file: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ class Client:
 
 
 def _read_json(finished: Finished, _load: Load) -> Sent:
-    said = _last_json(finished)
+    said = last_json(finished)
     return Sent(said["ok"], said["failed"], said["seconds"], said)
 
 
@@ -54,13 +61,13 @@ def _read_clock(finished: Finished, load: Load) -> Sent:
 
 
 def _read_ours(finished: Finished, _load: Load) -> Sent:
-    said = _last_json(finished)
+    said = last_json(finished)
     if said["messages"] == 0:
         raise RuntimeError(f"nothing was sent: {said.get('first_failure')}")
     return Sent(said["messages"], said["failed"] + said["unknown"], said["seconds"], said)
 
 
-def _last_json(finished: Finished) -> dict:
+def last_json(finished: Finished) -> dict:
     """The object that the whole output is, or that its last line holds."""
     for candidate in (finished.stdout, *finished.stdout.splitlines()[-1:]):
         with contextlib.suppress(ValueError):
@@ -75,6 +82,12 @@ def _positional(program: Callable[[], list[str]]) -> Callable[[Load], list[str]]
         return [*program(), load.host, *map(str, numbers)]
 
     return command
+
+
+def _http_batches(load: Load) -> list[str]:
+    where = [load.host, str(load.http_port), load.key_file]
+    numbers = [load.connections, load.messages, load.size_bytes, HTTP_BATCH]
+    return [sys.executable, str(tools.BENCH / "loads" / "http_batches.py"), *where, *map(str, numbers)]
 
 
 def _smtp_source(*options: str) -> Callable[[Load], list[str]]:
@@ -123,6 +136,7 @@ NODEMAILER = Client("nodemailer 10 pool", _positional(tools.node_competitor), _r
 GO = Client("Go net/smtp", _positional(lambda: [tools.go_competitor()]), _read_json)
 SMTP_SOURCE_D = Client("smtp-source -d", _smtp_source("-d"), _read_clock)
 SMTP_SOURCE = Client("smtp-source, a connection a message", _smtp_source(), _read_clock)
+HTTP_BATCHES = Client(f"HTTP, batches of {HTTP_BATCH}", _http_batches, _read_json, ours=True)
 
 LIBRARIES = [LETTRE, MAIL_SEND, AIOSMTPLIB, NODEMAILER, GO]
 PEERS = [*LIBRARIES, SMTP_SOURCE_D, SMTP_SOURCE]

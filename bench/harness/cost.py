@@ -18,6 +18,15 @@ from .speed import CONNECTIONS, OURS
 SYSCALL_RUNS = (1_000, 6_000)
 VALGRIND_RUNS = (500, 2_500)
 TIMEOUT_SECONDS = 600
+# Options of valgrind, and the totals that it prints at the end.
+INSTRUCTIONS = (
+    ("--tool=callgrind", "--callgrind-out-file=/dev/null"),
+    r"Collected : (\d+)",
+)
+ALLOCATIONS = (
+    ("--tool=dhat", "--dhat-out-file=/dev/null"),
+    r"Total:\s+([\d,]+) bytes in ([\d,]+) blocks",
+)
 
 
 def per_message(effort: Effort) -> Section:
@@ -56,15 +65,20 @@ def _syscalls(client: Client, port: int, shrink: int) -> Counter:
     trace = tools.OUT / "logs" / "strace.txt"
     command = [tools.debian("strace", "strace"), "-f", "-c", "-o", str(trace)]
     counts = []
-    for messages in _lengths(SYSCALL_RUNS, shrink):
+    for messages in lengths(SYSCALL_RUNS, shrink):
         _under(command, client, Load(port, CONNECTIONS, messages))
-        counts.append((messages, _read_strace(trace.read_text())))
+        counts.append((messages, read_strace(trace.read_text())))
+    return difference(counts)
+
+
+def difference(counts: list[tuple[int, Counter]]) -> Counter:
+    """Calls a message, of a shorter and a longer run."""
     (few, shorter), (many, longer) = counts
     names = set(shorter) | set(longer)
     return Counter({name: (longer[name] - shorter[name]) / (many - few) for name in names})
 
 
-def _read_strace(text: str) -> Counter:
+def read_strace(text: str) -> Counter:
     """`% time  seconds  usecs/call  calls  [errors]  name`, one line a system call."""
     counts: Counter = Counter()
     for line in text.splitlines():
@@ -75,28 +89,35 @@ def _read_strace(text: str) -> Counter:
 
 
 def _instructions(client: Client, port: int, shrink: int) -> float:
-    options = ["--tool=callgrind", "--callgrind-out-file=/dev/null"]
-    return _valgrind(client, port, shrink, options, r"Collected : (\d+)")[0]
+    return _valgrind(client, port, shrink, *INSTRUCTIONS)[0]
 
 
 def _allocations(client: Client, port: int, shrink: int) -> tuple[float, float]:
-    options = ["--tool=dhat", "--dhat-out-file=/dev/null"]
-    pattern = r"Total:\s+([\d,]+) bytes in ([\d,]+) blocks"
-    size_bytes, blocks = _valgrind(client, port, shrink, options, pattern)
+    size_bytes, blocks = _valgrind(client, port, shrink, *ALLOCATIONS)
     return blocks, size_bytes
 
 
 def _valgrind(
-    client: Client, port: int, shrink: int, options: list[str], pattern: str
+    client: Client, port: int, shrink: int, options: tuple[str, ...], pattern: str
 ) -> list[float]:
     command = [tools.debian("valgrind", "valgrind"), *options]
     totals = []
-    for messages in _lengths(VALGRIND_RUNS, shrink):
+    for messages in lengths(VALGRIND_RUNS, shrink):
         said = _under(command, client, Load(port, CONNECTIONS, messages)).stderr
-        found = re.search(pattern, said)
-        if found is None:
-            raise RuntimeError(f"valgrind said nothing of the form {pattern}")
-        totals.append((messages, [int(group.replace(",", "")) for group in found.groups()]))
+        totals.append((messages, find_totals(pattern, said)))
+    return slope(totals)
+
+
+def find_totals(pattern: str, said: str) -> list[int]:
+    """The figures that a tool has printed at its end."""
+    found = re.search(pattern, said)
+    if found is None:
+        raise RuntimeError(f"valgrind said nothing of the form {pattern}")
+    return [int(group.replace(",", "")) for group in found.groups()]
+
+
+def slope(totals: list[tuple[int, list[int]]]) -> list[float]:
+    """Each figure a message, of a shorter and a longer run."""
     (few, shorter), (many, longer) = totals
     return [(b - a) / (many - few) for a, b in zip(shorter, longer)]
 
@@ -107,5 +128,6 @@ def _under(tool: list[str], client: Client, load: Load) -> processes.Finished:
     return processes.run(command, log, timeout_seconds=TIMEOUT_SECONDS).check()
 
 
-def _lengths(runs: tuple[int, int], shrink: int) -> list[int]:
+def lengths(runs: tuple[int, int], shrink: int) -> list[int]:
+    """The messages of the shorter and of the longer run."""
     return [messages // shrink for messages in runs]

@@ -58,7 +58,7 @@ def start(command: list[str], stdout, stderr, cwd: Path | None = None) -> subpro
     return process
 
 
-def stop(process: subprocess.Popen) -> None:
+def stop(process: subprocess.Popen, grace_seconds: float = GRACE_SECONDS) -> None:
     """Interrupts, and kills after a grace time, what is still running; always waits."""
     try:
         for number in (signal.SIGINT, signal.SIGKILL):
@@ -66,7 +66,7 @@ def stop(process: subprocess.Popen) -> None:
                 break
             _signal_group(process, number)
             try:
-                process.wait(GRACE_SECONDS)
+                process.wait(grace_seconds)
             except subprocess.TimeoutExpired:
                 continue
     finally:
@@ -128,6 +128,28 @@ def cpu_seconds(pid: int) -> float:
     """CPU time a live process has used, all of its threads, user and system."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
+
+
+def family_cpu_seconds(pid: int) -> float:
+    """CPU time of a live process and of all its descendants, those that have ended included.
+
+    What a descendant's own children used counts once somebody has waited for them.
+    """
+    fields, children = {}, {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            rest = stat.read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        number = int(stat.parent.name)
+        fields[number] = rest
+        children.setdefault(int(rest[1]), []).append(number)
+    ticks, todo = 0, [pid]
+    while todo:
+        one = todo.pop()
+        ticks += sum(int(tick) for tick in fields[one][11:15])
+        todo += children.get(one, [])
+    return ticks / TICKS_PER_SECOND
 
 
 def free_port() -> int:

@@ -76,7 +76,8 @@ def _make_rsa_pair(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def started(name: str, command: list[str]):
+def started(name: str, command: list[str], grace_seconds: float = processes.GRACE_SECONDS):
+    """Starts what serves, with a log of its own; stops it at the end."""
     log = tools.OUT / "logs" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
@@ -84,11 +85,11 @@ def started(name: str, command: list[str]):
     try:
         yield process, log
     finally:
-        processes.stop(process)
+        processes.stop(process, grace_seconds)
 
 
-def await_(ready, name: str, process):
-    deadline = time.monotonic() + READY_SECONDS
+def await_(ready, name: str, process, patience_seconds: float = READY_SECONDS):
+    deadline = time.monotonic() + patience_seconds
     while time.monotonic() < deadline:
         answer = ready()
         if answer:
@@ -96,7 +97,7 @@ def await_(ready, name: str, process):
         if process is not None and process.poll() is not None:
             raise RuntimeError(f"{name} exited {process.returncode} before it served")
         time.sleep(0.02)
-    raise RuntimeError(f"{name} did not serve within {READY_SECONDS:.0f} s")
+    raise RuntimeError(f"{name} did not serve within {patience_seconds:.0f} s")
 
 
 def greets(port: int) -> bool:

@@ -1,31 +1,30 @@
-"""Relays side by side: SMTP in, durable, SMTP out; the same load and the same receiver for each.
+"""The relays that are compared: Postfix, and `mailrail serve`; each with folders of its own.
 
-`smtp-source -d -s 20 -l 4096` hands in; `mailrail sink` takes and keeps a record of each message, by
-which the end is seen. Load, relay and receiver share the machine.
+Each says how many messages it has delivered and what it has cost so far, so that the receiver need not
+keep records: keeping them would take CPU that relay and load then lack.
 """
 
 from __future__ import annotations
 
 import contextlib
+import grp
+import json
 import os
 import pwd
-import grp
 import re
 import shutil
-import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import processes, receivers, tools
-from .measure import Effort
-from .report import Section, count, spread
+from .clients import Load
 
-SESSIONS = 20
-OCTETS = 4096
+STOP_SECONDS = 30.0
 PATIENCE_SECONDS = 120.0
 # Postfix as its own documents advise for this, see BENCHMARKS.md.
 POSTFIX = """compatibility_level = 3.6
@@ -73,81 +72,101 @@ postlog unix-dgram n - n - 1 postlogd
 """
 
 
-@dataclass(frozen=True)
-class Run:
-    """One load through one relay."""
+@dataclass
+class Relay:
+    """A relay that is running."""
 
-    accepted_per_s: float
-    delivered_per_s: float
-    # Of the relay, all of its processes; None where that is not known.
-    cpu_us: float | None
-    rss_peak_mib: float | None
+    port: int
+    # Messages handed on so far.
+    delivered: Callable[[], int]
+    # Of all of its processes, since they began.
+    cpu_seconds: Callable[[], float]
+    # `mailrail serve` only.
+    pid: int = 0
+    http: str = ""
+    folder: Path = field(default_factory=Path)
+    log: Path = field(default_factory=Path)
 
+    def load(self, connections: int, messages: int, size_bytes: int = 4096) -> Load:
+        http_port = int(self.http.rpartition(":")[2] or 0)
+        key_file = str(self.folder / "operator.key")
+        return Load(self.port, connections, messages, size_bytes, http_port=http_port, key_file=key_file)
 
-def side_by_side(effort: Effort) -> Section:
-    """Interleaved rounds: Postfix, then mailrail, again and again."""
-    load = tools.debian("smtp-source", "postfix")
-    runs: dict[str, list[Run]] = {}
-    for _ in range(effort.rounds):
-        for name, relay, messages in (
-            ("Postfix", postfix, int(1000 * effort.seconds)),
-            ("mailrail serve", serve, int(20_000 * effort.seconds)),
-        ):
-            runs.setdefault(name, []).append(_one(load, relay, messages))
-    return _section(runs)
-
-
-def _one(load: str, relay, messages: int) -> Run:
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
-        os.chmod(folder, 0o755)
-        records = Path(folder) / "records"
-        with receivers.our_sink("--jsonl", str(records)) as receiver:
-            with relay(Path(folder), receiver.port) as (port, cost):
-                before, began = cost(), time.monotonic()
-                command = [load, "-d", "-s", str(SESSIONS), "-l", str(OCTETS), "-m", str(messages)]
-                command += ["-f", "app@a.example", "-t", "b@b.example", f"127.0.0.1:{port}"]
-                subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-                accepted = time.monotonic() - began
-                _await_lines(records, messages)
-                delivered, after = time.monotonic() - began, cost()
-    cpu, rss = None, None
-    if after is not None:
-        cpu, rss = (after[0] - before[0]) * 1e6 / messages, after[1]
-    return Run(messages / accepted, messages / delivered, cpu, rss)
-
-
-def _await_lines(path: Path, lines: int) -> None:
-    deadline, seen = time.monotonic() + PATIENCE_SECONDS, 0
-    with path.open("rb") as records:
-        while seen < lines:
-            seen += records.read().count(b"\n")
+    def await_delivered(self, messages: int) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while (seen := self.delivered()) < messages:
             if time.monotonic() > deadline:
-                raise RuntimeError(f"{seen} of {lines} messages arrived")
-            time.sleep(0.01)
+                raise RuntimeError(f"{seen} of {messages} messages were delivered")
+            time.sleep(0.02)
+
+    def rss_mib(self, which: str = "VmRSS") -> float:
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(re.search(which + r":\s+(\d+)", status)[1]) / 1024
+
+    def metric(self, name: str) -> float:
+        """One of `/metrics`, without its prefix."""
+        with urllib.request.urlopen(f"{self.http}/metrics", timeout=30) as answer:
+            text = answer.read().decode()
+        return float(re.search(rf"^mailrail_{name} (\S+)$", text, re.MULTILINE)[1])
+
+    def key(self) -> str:
+        return (self.folder / "operator.key").read_text().strip()
+
+    def call(self, path: str, body: object, key: str | None = None) -> dict:
+        """Posts to the API, with a key that may do everything unless another is given."""
+        bearer = f"Bearer {key or self.key()}"
+        headers = {"Authorization": bearer, "Content-Type": "application/json"}
+        request = urllib.request.Request(self.http + path, json.dumps(body).encode(), headers)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.loads(answer.read())
 
 
 @contextlib.contextmanager
-def serve(folder: Path, receiver: int) -> Iterator[tuple[int, object]]:
-    """`mailrail serve` with the least configuration there is."""
-    route = f'[[route]]\ndomain = "*"\nvia = "smtp://127.0.0.1:{receiver}?tls=none"\n'
-    (folder / "mailrail.toml").write_text(route)
-    command = [tools.mailrail(), "serve", "--config", str(folder / "mailrail.toml")]
-    command += ["--data-dir", str(folder / "data"), "--listen", "127.0.0.1:0"]
-    command += ["--http", "127.0.0.1:0"]
-    with receivers.started("mailrail-serve", command) as (process, log):
-        receivers.await_(lambda: "\nready\n" in log.read_text(), "mailrail serve", process)
-        port = re.search(r"listening on smtp://127.0.0.1:(\d+)", log.read_text())
-        yield int(port[1]), lambda: _cost(process.pid)
+def folder() -> Iterator[Path]:
+    """On a real disk, which /tmp may not be; readable by Postfix's own users."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
 
 
-def _cost(pid: int) -> tuple[float, float]:
-    status = Path(f"/proc/{pid}/status").read_text()
-    peak = re.search(r"VmHWM:\s+(\d+)", status)
-    return processes.cpu_seconds(pid), int(peak[1]) / 1024
+def route(port: int, *more: str, domain: str = "*") -> str:
+    """The table of a route to a port of this machine."""
+    via = f'via = "smtp://127.0.0.1:{port}?tls=none"'
+    return "\n".join(["[[route]]", f'domain = "{domain}"', via, *more, ""])
 
 
 @contextlib.contextmanager
-def postfix(folder: Path, receiver: int) -> Iterator[tuple[int, object]]:
+def serve(
+    folder: Path, config: str, under: tuple[str, ...] = (), ready_seconds: float = 60.0
+) -> Iterator[Relay]:
+    """`mailrail serve` on `folder/data`, which may be there from before.
+
+    * `config`: `mailrail.toml`; nothing but routes is the least that there is.
+    * `under`: a tool to run it under, such as strace.
+    """
+    data = folder / "data"
+    (folder / "mailrail.toml").write_text(config)
+    command = [*under, tools.mailrail(), "serve", "--config", str(folder / "mailrail.toml")]
+    command += ["--data-dir", str(data), "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
+    with receivers.started("mailrail-serve", command, STOP_SECONDS) as (process, log):
+        is_ready = lambda: "\nready\n" in log.read_text(errors="replace")  # noqa: E731
+        receivers.await_(is_ready, "mailrail serve", process, ready_seconds)
+        where = json.loads((data / "listening.json").read_text())
+        pid, http = where["pid"], f"http://{where['http']}"
+        relay = Relay(
+            int(where["smtp"][0].rpartition(":")[2]),
+            lambda: int(relay.metric("delivered_recipients_total")),
+            lambda: processes.cpu_seconds(pid),
+            pid,
+            http,
+            data,
+            log,
+        )
+        yield relay
+
+
+@contextlib.contextmanager
+def postfix(folder: Path, receiver: int) -> Iterator[Relay]:
     """Debian's Postfix with folders of its own; needs root, as Postfix does."""
     program = tools.debian("postfix", "postfix")
     port = processes.free_port()
@@ -166,31 +185,27 @@ def postfix(folder: Path, receiver: int) -> Iterator[tuple[int, object]]:
     subprocess.run([*control, "start"], check=True, **quiet)
     try:
         receivers.await_(lambda: receivers.greets(port), "postfix", None)
-        yield port, lambda: None
+        master = int((config / "queue" / "pid" / "master.pid").read_text())
+        sent = _Lines(config / "mail.log", b"status=sent")
+        yield Relay(port, sent.count, lambda: processes.family_cpu_seconds(master))
     finally:
         subprocess.run([*control, "stop"], check=False, **quiet)
 
 
-def _section(runs: dict[str, list[Run]]) -> Section:
-    peer = runs["Postfix"]
-    rows = []
-    for name, of_one in runs.items():
-        ratios = [one.delivered_per_s / other.delivered_per_s for one, other in zip(of_one, peer)]
-        cpu = [one.cpu_us for one in of_one if one.cpu_us is not None]
-        rss = [one.rss_peak_mib for one in of_one if one.rss_peak_mib is not None]
-        delivered = [one.delivered_per_s for one in of_one]
-        rows.append(
-            [
-                name,
-                count(statistics.median(one.accepted_per_s for one in of_one)),
-                count(statistics.median(delivered)),
-                spread(min(delivered), max(delivered)),
-                count(statistics.median(ratios)),
-                count(statistics.median(cpu)) if cpu else "–",
-                count(max(rss)) if rss else "–",
-            ]
-        )
-    columns = ["relay", "accepted/s", "end to end/s", "spread", "× Postfix", "CPU µs", "peak MiB"]
-    notes = [f"smtp-source -d -s {SESSIONS} -l {OCTETS}; each message synced before its 250."]
-    raw = {name: [vars(one) for one in of_one] for name, of_one in runs.items()}
-    return Section("SMTP in, SMTP out", columns, rows, notes, raw)
+class _Lines:
+    """Counts lines with a word in a file that grows."""
+
+    def __init__(self, path: Path, word: bytes) -> None:
+        self._path, self._word = path, word
+        self._at, self._seen, self._rest = 0, 0, b""
+
+    def count(self) -> int:
+        if not self._path.exists():
+            return 0
+        with self._path.open("rb") as lines:
+            lines.seek(self._at)
+            text = self._rest + lines.read()
+            self._at = lines.tell()
+        whole, _, self._rest = text.rpartition(b"\n")
+        self._seen += whole.count(self._word)
+        return self._seen

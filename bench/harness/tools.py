@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import shutil
 import subprocess
@@ -53,6 +54,20 @@ def mailrail() -> str:
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     _must(["cargo", "build", "--release", "--locked", "--quiet", "--bin", "mailrail"], cwd=ROOT)
     return str(target / "release" / "mailrail")
+
+
+@functools.cache
+def cargo_bench(package: str, bench: str) -> str:
+    """Path of one of this repository's benches, built for speed."""
+    build = ["cargo", "bench", "--locked", "-p", package, "--bench", bench, "--no-run"]
+    said = subprocess.run(
+        [*build, "--message-format", "json"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    artifacts = (json.loads(line) for line in said.stdout.splitlines() if line.startswith("{"))
+    for artifact in artifacts:
+        if artifact.get("executable") and artifact["target"]["name"] == bench:
+            return artifact["executable"]
+    raise Unavailable(f"{' '.join(build)} made nothing")
 
 
 @functools.cache

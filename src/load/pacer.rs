@@ -70,7 +70,9 @@ impl Pacer {
             let due = (self.rate.count_in(elapsed) + 1).min(load.messages_max);
             self.release(due - released);
             released = due;
-            let wait = self.due_at(released).saturating_duration_since(Instant::now());
+            let wait = self
+                .due_at(released)
+                .saturating_duration_since(Instant::now());
             std::thread::sleep(wait.clamp(TICK, STOP_NOTICED));
         }
         self.messages.store(released, Ordering::Release);
@@ -80,7 +82,8 @@ impl Pacer {
 
     fn release(&self, messages: u64) {
         let messages = usize::try_from(messages).unwrap_or(usize::MAX);
-        self.due.add_permits(messages.min(Semaphore::MAX_PERMITS / 2));
+        self.due
+            .add_permits(messages.min(Semaphore::MAX_PERMITS / 2));
     }
 
     fn due_at(&self, number: u64) -> Instant {

@@ -1,0 +1,176 @@
+"""Load of one kind must not hold up other mail.
+
+* `dead_site`: how long messages take through a relay in which a million wait for a site that is down, and through
+  one that has nothing else to do. Both run all the time; short rounds alternate between them.
+* `tenants`: one tenant has handed in 100,000 for a slow site; another hands in one message for the same site.
+
+How long a message takes is counted from just before it is handed in until the receiver has taken it, by the
+receiver's own record.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from . import clients, processes, receivers, relays, tools, waiting
+from .measure import Effort
+from .relays import Relay
+from .report import Section, count, spread
+
+MILLION = 1_000_000
+PROBES_PER_S = 500
+FLOOD = 100_000
+SINGLES = 20
+SLOW_ROUND_TRIP = "20ms"
+SLOW_CONNECTIONS = 4
+PATIENCE_SECONDS = 30.0
+
+
+@dataclass
+class Probed:
+    """A relay with a receiver that keeps records."""
+
+    relay: Relay
+    records: Path
+    times: dict[str, list[float]]
+
+    def round(self, number: int, seconds: float) -> None:
+        """Hands in messages at an even rate, and notes p50 and p99 of how long they took, in ms."""
+        messages = int(PROBES_PER_S * seconds)
+        name = f"p{number}"
+        said = waiting.feed(self.relay, messages, 4096, f"{name}-{{n}}@live.example", PROBES_PER_S)
+        if said["failed"]:
+            raise RuntimeError(f"{said['failed']} of {messages} probes were refused")
+        addresses = [f"{name}-{n}@live.example" for n in range(messages)]
+        arrived = await_arrivals(self.records, addresses)
+        took = sorted((arrived[a] - handed) * 1000 for a, handed in zip(addresses, said["handed"]))
+        self.times["p50"].append(took[len(took) // 2])
+        self.times["p99"].append(took[len(took) * 99 // 100])
+
+
+def dead_site(effort: Effort) -> Section:
+    """p50 and p99 beside a million messages that wait, against those of an empty queue."""
+    messages = MILLION // 20 if effort.quick else MILLION
+    section = Section(
+        f"Others while {messages:,} wait for a site that is down",
+        ["ms from handing in to arrival", "p50", "spread", "p99", "spread"],
+        [],
+        [f"{PROBES_PER_S} messages a second of 4096 octets, {effort.rounds} rounds of each in turn."],
+    )
+    with _probed("empty") as empty, _probed("full") as full:
+        _fill(full.relay, messages)
+        for number in range(effort.rounds + 1):
+            for probed in (empty, full) if number % 2 else (full, empty):
+                probed.round(number, max(1.0, effort.seconds))
+        held = int(full.relay.metric("spool_messages"))
+    if held < messages:
+        section.failures.append(f"only {held} of {messages} waited")
+    for name, probed in (("empty queue", empty), (f"{messages:,} waiting", full)):
+        # The first round warms up.
+        cells = [[count(statistics.median(times[1:])), spread(min(times[1:]), max(times[1:]))]
+                 for times in probed.times.values()]
+        section.rows.append([name, *cells[0], *cells[1]])
+    ratios = [
+        [f / e for f, e in zip(full.times[which][1:], empty.times[which][1:])] for which in ("p50", "p99")
+    ]
+    cells = [[f"{statistics.median(r):.3f}", spread(min(r), max(r))] for r in ratios]
+    section.rows.append(["ratio within a round", *cells[0], *cells[1]])
+    section.raw = {"empty": empty.times, "full": full.times}
+    return section
+
+
+@contextlib.contextmanager
+def _probed(name: str) -> Iterator[Probed]:
+    nobody = processes.free_port()
+    with relays.folder() as folder:
+        records = folder / f"{name}.jsonl"
+        with receivers.our_sink("--jsonl", str(records)) as receiver:
+            routes = [
+                relays.route(nobody, domain="dead.example"),
+                relays.route(receiver.port, domain="live.example"),
+            ]
+            with relays.serve(folder, "\n".join(routes)) as relay:
+                yield Probed(relay, records, {"p50": [], "p99": []})
+
+
+def _fill(relay: Relay, messages: int) -> None:
+    client = clients.mailrail("windowed", "--to", "b@dead.example", window=8)
+    _hand_in(relay, client, messages, 300)
+
+
+def _hand_in(relay: Relay, client: clients.Client, messages: int, size_bytes: int) -> None:
+    load = relay.load(20, messages, size_bytes)
+    finished = processes.run(client.command(load), tools.OUT / "logs" / "load")
+    sent = client.read(finished, load)
+    if sent.ok != messages:
+        raise RuntimeError(f"{sent.failed} of {messages} were refused: {sent.said['first_failure']}")
+
+
+def tenants(effort: Effort) -> Section:
+    """One message of one tenant beside a hundred thousand of another's, for the same slow site."""
+    messages = FLOOD // 20 if effort.quick else FLOOD
+    singles = SINGLES // 4 if effort.quick else SINGLES
+    section = Section(
+        f"A single message beside another tenant's {messages:,} for the same site",
+        ["site", "waiting before", "and after", "median ms", "longest ms"],
+        [],
+        [f"{singles} singles by HTTP, one after another, from the request to the arrival."],
+    )
+    with relays.folder() as folder:
+        records = folder / "records.jsonl"
+        slow = receivers.our_sink("--jsonl", str(records), "--rtt", SLOW_ROUND_TRIP)
+        with slow as receiver:
+            config = relays.route(receiver.port, f"connections_max = {SLOW_CONNECTIONS}")
+            with relays.serve(folder, config) as relay:
+                _hand_in(relay, clients.mailrail("windowed", window=8), messages, 4096)
+                before = int(relay.metric("spool_messages"))
+                took = _singles(relay, records, singles)
+                after = int(relay.metric("spool_messages"))
+    site = f"{SLOW_ROUND_TRIP} round trip, {SLOW_CONNECTIONS} connections"
+    figures = [count(statistics.median(took)), count(max(took))]
+    section.rows.append([site, f"{before:,}", f"{after:,}", *figures])
+    section.raw = {"took_ms": took}
+    if after == 0:
+        section.failures.append("the flood was over before the last single message")
+    return section
+
+
+def _singles(relay: Relay, records: Path, singles: int) -> list[float]:
+    wanted = {"name": "single", "tenant": "single", "scopes": ["send"]}
+    key = relay.call("/keys", wanted)["token"]
+    took = []
+    for number in range(singles):
+        address = f"single-{number}@b.example"
+        begun = time.time()
+        email = {"from": "app@a.example", "to": address, "subject": "One", "text": "One."}
+        relay.call("/emails", email, key)
+        took.append((await_arrivals(records, [address])[address] - begun) * 1000)
+    return took
+
+
+def await_arrivals(records: Path, addresses: list[str]) -> dict[str, float]:
+    """When each address got its message, in seconds since 1970, by the sink's records."""
+    wanted, arrived = set(addresses), {}
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    with records.open("rb") as lines:
+        while wanted:
+            line = lines.readline()
+            if not line.endswith(b"\n"):
+                lines.seek(-len(line), 1)
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"{len(wanted)} of {len(addresses)} messages did not arrive")
+                time.sleep(0.01)
+                continue
+            record = json.loads(line)
+            for address in wanted.intersection(record["to"]):
+                wanted.remove(address)
+                time_ = datetime.fromisoformat(record["time"].replace("Z", "+00:00"))
+                arrived[address] = time_.timestamp()
+    return arrived
