@@ -12,6 +12,7 @@ use crate::accept::AcceptError;
 use crate::batches::Key;
 use crate::core::Core;
 use crate::intake::{lost, refusal, table_refusal};
+use crate::jobs::Jobs;
 use crate::queue::{Waiting, with_domains};
 use crate::views::{Filter, MessageView, QueueLine, RecipientView, SiteView};
 
@@ -25,6 +26,15 @@ const HISTORY_LAG_MAX: Time = Time::from_secs(60);
 enum Meant {
     All,
     These(FxHashSet<Slot>),
+    One(One),
+}
+
+/// One message, and the keys that its jobs may have.
+#[derive(Default)]
+struct One {
+    /// `None`: it is not there, or is not meant after all.
+    slot: Option<Slot>,
+    keys: Vec<Key>,
 }
 
 impl Meant {
@@ -32,7 +42,26 @@ impl Meant {
         match self {
             Self::All => true,
             Self::These(slots) => slots.contains(&slot),
+            Self::One(one) => one.slot == Some(slot),
         }
+    }
+}
+
+impl One {
+    fn new(core: &Core, slot: Slot, id: MessageId, pending: &[store::Pending]) -> Self {
+        let recipients = pending.iter().map(|one| one.recipient);
+        Self {
+            slot: Some(slot),
+            keys: core.batches.keys(slot, id, recipients),
+        }
+    }
+
+    /// Its jobs that wait in a shard, for the site that a filter may name.
+    fn jobs(&self, jobs: &Jobs, filter: &Filter) -> Vec<Job> {
+        let site = filter.site.as_ref().map(|site| jobs.find_site(site));
+        let is_for = |job: &Job| site.is_none_or(|site| site == Some(job.site));
+        let found = self.keys.iter().filter_map(|key| jobs.find(*key));
+        found.filter(is_for).collect()
     }
 }
 
@@ -123,7 +152,7 @@ impl Core {
         for shard in &self.shards {
             let schedule = shard.schedule();
             let names = Names::of(&schedule);
-            schedule.for_each(|job| {
+            let see = |job: &Job| {
                 if !meant.has(Key(job.key).slot()) || !names.fit(job, filter) {
                     return;
                 }
@@ -133,7 +162,11 @@ impl Core {
                 } else {
                     line.waiting += 1;
                 }
-            });
+            };
+            match &meant {
+                Meant::One(one) => one.jobs(&schedule, filter).iter().for_each(see),
+                _ => schedule.for_each(see),
+            }
         }
         let mut lines: Vec<_> = lines.into_values().collect();
         lines.sort_by(|a, b| (&a.site, &a.tenant).cmp(&(&b.site, &b.tenant)));
@@ -223,14 +256,24 @@ impl Core {
         let meant = self.meant(filter);
         let mut recipients = 0;
         for shard in 0..self.shards.len() {
-            self.turn(shard, |schedule, now| {
-                let names = Names::of(schedule);
-                schedule.reschedule_where(now, |job| {
+            self.turn(shard, |jobs, now| {
+                let mut hasten = |job: &Job| {
+                    let is_later = job.due_at > now;
+                    recipients += u64::from(is_later) * u64::from(job.cost.max(1));
+                    is_later.then_some(now)
+                };
+                if let Meant::One(one) = &meant {
+                    for job in one.jobs(jobs, filter) {
+                        if let Some(due_at) = hasten(&job) {
+                            jobs.reschedule(Key(job.key), due_at, now);
+                        }
+                    }
+                    return;
+                }
+                let names = Names::of(jobs);
+                jobs.reschedule_where(now, |job| {
                     let is_meant = meant.has(Key(job.key).slot()) && names.fit(job, filter);
-                    (is_meant && job.due_at > now).then(|| {
-                        recipients += u64::from(job.cost.max(1));
-                        now
-                    })
+                    is_meant.then(|| hasten(job)).flatten()
                 });
             });
         }
@@ -249,12 +292,12 @@ impl Core {
             return Ok(0);
         }
         let now = self.clock.now();
-        for slot in self
-            .spool
-            .slots()
-            .into_iter()
-            .filter(|slot| meant.has(*slot))
-        {
+        let slots = match meant {
+            Meant::All => self.spool.slots(),
+            Meant::These(slots) => slots.iter().copied().collect(),
+            Meant::One(one) => one.slot.into_iter().collect(),
+        };
+        for slot in slots {
             let pending = self.spool.pending(slot);
             let held: Vec<_> = pending
                 .iter()
@@ -292,34 +335,43 @@ impl Core {
     /// Takes back what is not on the wire; says how many recipients.
     pub(crate) fn cancel(self: &Arc<Self>, filter: &Filter) -> u64 {
         let meant = self.meant(filter);
-        let mut keys = Vec::new();
-        for shard in &self.shards {
-            let mut schedule = shard.schedule();
-            let names = Names::of(&schedule);
-            schedule.remove_where(|job| {
-                let is_meant = meant.has(Key(job.key).slot()) && names.fit(job, filter);
-                if is_meant {
-                    keys.push(Key(job.key));
-                }
-                is_meant
-            });
-        }
         let mut canceled = 0;
-        for key in keys {
-            let recipients = self.batches.recipients(key);
-            self.batches.forget(key);
-            canceled += self.cancel_recipients(key.slot(), &recipients);
+        for shard in &self.shards {
+            let mut jobs = shard.schedule();
+            let removed = match &meant {
+                Meant::One(one) => one
+                    .jobs(&jobs, filter)
+                    .into_iter()
+                    .filter_map(|job| jobs.remove(Key(job.key)))
+                    .collect(),
+                _ => {
+                    let names = Names::of(&jobs);
+                    jobs.remove_where(|job| {
+                        meant.has(Key(job.key).slot()) && names.fit(job, filter)
+                    })
+                }
+            };
+            drop(jobs);
+            for key in removed.iter().map(|job| Key(job.key)) {
+                let recipients = self.batches.recipients(key);
+                self.batches.forget(key);
+                canceled += self.cancel_recipients(key.slot(), &recipients);
+            }
         }
         canceled + self.cancel_held(&meant, filter)
     }
 
     fn cancel_held(self: &Arc<Self>, meant: &Meant, filter: &Filter) -> u64 {
-        let Meant::These(slots) = meant else { return 0 };
+        let slots: Vec<Slot> = match meant {
+            Meant::All => return 0,
+            Meant::These(slots) => slots.iter().copied().collect(),
+            Meant::One(one) => one.slot.into_iter().collect(),
+        };
         if self.counters.held.get() == 0 || filter.site.is_some() {
             return 0;
         }
         let mut canceled = 0;
-        for &slot in slots {
+        for slot in slots {
             let pending = self.spool.pending(slot);
             let held = pending.iter().filter(|one| one.status == Status::Held);
             let held: Vec<u32> = held.map(|one| one.recipient).collect();
@@ -334,7 +386,10 @@ impl Core {
             return 0;
         };
         let pending = self.spool.pending(slot);
-        let is_pending = |index: &&u32| pending.iter().any(|one| one.recipient == **index);
+        let is_pending = |index: &&u32| {
+            let found = pending.binary_search_by_key(*index, |one| one.recipient);
+            found.is_ok()
+        };
         let mut canceled = 0;
         for &index in recipients.iter().filter(is_pending) {
             self.record(slot, self.event(&message, index, Status::Canceled));
@@ -363,15 +418,12 @@ impl Core {
             return Ok(None);
         }
         // Out of the schedule first: what is out cannot be granted meanwhile.
+        let one = One::new(self, slot, id, &pending);
         let mut jobs = Vec::new();
         for (number, shard) in self.shards.iter().enumerate() {
-            shard.schedule().remove_where(|job| {
-                let is_meant = Key(job.key).slot() == slot && Key(job.key).is_of(id);
-                if is_meant {
-                    jobs.push((number, *job));
-                }
-                is_meant
-            });
+            let mut schedule = shard.schedule();
+            let removed = one.keys.iter().filter_map(|key| schedule.remove(*key));
+            jobs.extend(removed.map(|job| (number, job)));
         }
         let commit = self.spool.reschedule(slot, &[], send_at);
         for (shard, job) in &jobs {
@@ -396,10 +448,13 @@ impl Core {
         }
     }
 
-    /// Slots of the messages that a filter means by message, domain, recipient or label.
+    /// The messages that a filter means by message, domain, recipient or label.
     fn meant(&self, filter: &Filter) -> Meant {
         if let Some(id) = filter.message {
-            return Meant::These(self.spool.find(id).into_iter().collect());
+            let found = self.spool.find(id);
+            let slot = found.filter(|slot| self.is_meant(*slot, id, filter));
+            let one = slot.map(|slot| One::new(self, slot, id, &self.spool.pending(slot)));
+            return Meant::One(one.unwrap_or_default());
         }
         if filter.domain.is_none() && filter.recipient.is_none() && filter.tag.is_none() {
             return Meant::All;
@@ -409,6 +464,16 @@ impl Core {
             message.is_ok_and(|message| fits(&message, filter))
         };
         Meant::These(self.spool.slots().into_iter().filter(is_meant).collect())
+    }
+
+    /// Whether all else that a filter says of messages is true of one.
+    fn is_meant(&self, slot: Slot, id: MessageId, filter: &Filter) -> bool {
+        let message = self.spool.read(slot);
+        message.is_ok_and(|message| {
+            let tenant = filter.tenant.as_ref();
+            let is_of_tenant = tenant.is_none_or(|tenant| *tenant == message.tenant);
+            message.id == id && is_of_tenant && fits(&message, filter)
+        })
     }
 }
 
@@ -564,3 +629,6 @@ fn past_view(id: MessageId, latest: Vec<Event>) -> Option<MessageView> {
         recipients: recipients.collect(),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,7 +19,7 @@ pub(crate) const RECIPIENTS_MAX: usize = BATCH as usize;
 
 /// The message's slot (32 bits), a digest of its id (16), recipient or batch (16). Slots are used again:
 /// the digest tells a job that outlived its message from one of the slot's next message.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Key(pub(crate) u64);
 
 impl Key {
@@ -35,6 +35,11 @@ impl Key {
     /// Whether it may be of this message.
     pub(crate) fn is_of(self, id: MessageId) -> bool {
         (self.0 >> 16) as u16 == digest(id)
+    }
+
+    /// Whether it stands for the first recipient alone.
+    pub(crate) fn is_first(self) -> bool {
+        self.low() == 0
     }
 
     fn low(self) -> u64 {
@@ -70,6 +75,22 @@ impl Batches {
         });
         batches[number] = Some(recipients.into());
         Key::new(slot, id, BATCH | number as u64)
+    }
+
+    /// All keys that stand for one of `recipients`, or for several of the message.
+    pub(crate) fn keys(
+        &self,
+        slot: Slot,
+        id: MessageId,
+        recipients: impl Iterator<Item = u32>,
+    ) -> Vec<Key> {
+        let single = |recipient| Key::new(slot, id, u64::from(recipient));
+        let mut keys: Vec<Key> = recipients.map(single).collect();
+        let all = self.lock();
+        let batches = all.get(&slot).into_iter().flatten().enumerate();
+        let in_use = batches.filter(|(_, batch)| batch.is_some());
+        keys.extend(in_use.map(|(number, _)| Key::new(slot, id, BATCH | number as u64)));
+        keys
     }
 
     /// Which recipients a key stands for.
@@ -120,6 +141,10 @@ mod tests {
         assert_eq!(batches.recipients(single)[..], [5]);
         assert_eq!(batches.recipients(several)[..], [0, 2, 9]);
         assert_eq!(batches.recipients(more)[..], [1, 3]);
+        let recipients = [1, 5].into_iter();
+        let single_1 = Key::new(slot, id, 1);
+        let all = [single_1, single, several, more];
+        assert_eq!(batches.keys(slot, id, recipients), all);
         let is_right = |key: &Key| key.slot() == slot && key.is_of(id);
         assert!([single, several, more].iter().all(is_right));
         assert!(!single.is_of(MessageId::from_bits(98)));

@@ -321,7 +321,7 @@ impl Grant {
                 if matches!(fate.disposition, Disposition::PutBack(_)) {
                     let back = again(job.attempts, job.due_at);
                     match schedule.put_back(back, now) {
-                        PutBack::Kept => {
+                        PutBack::Kept(_) => {
                             fate.next = Next::PutBack;
                             continue;
                         }

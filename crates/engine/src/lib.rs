@@ -32,6 +32,7 @@ mod engine;
 mod failed;
 mod gate;
 mod intake;
+mod jobs;
 mod learned;
 mod lifecycle;
 mod machine;

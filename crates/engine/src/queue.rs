@@ -15,6 +15,7 @@ use store::{Message, MessageId, Priority, Slot, Time};
 use tokio::sync::Notify;
 
 use crate::core::Core;
+use crate::jobs::Jobs;
 use crate::route::{Resolved, Via};
 
 /// The name of the site where jobs wait whose domain is not resolved yet.
@@ -34,7 +35,7 @@ fn unresolved_policy() -> SitePolicy {
 
 /// One schedule and its alarm.
 pub(crate) struct Shard {
-    schedule: Mutex<Schedule>,
+    jobs: Mutex<Jobs>,
     /// Jobs wait here for DNS, several at once.
     pub(crate) unresolved: SiteId,
     alarm: Mutex<Option<Time>>,
@@ -47,7 +48,7 @@ impl Shard {
         let policy = unresolved_policy();
         let unresolved = schedule.site(UNRESOLVED, &policy);
         Self {
-            schedule: Mutex::new(schedule),
+            jobs: Mutex::new(Jobs::new(schedule)),
             unresolved,
             alarm: Mutex::new(None),
             alarm_moved: Notify::new(),
@@ -61,8 +62,8 @@ impl Shard {
         schedule.forget_idle(now, SITE_IDLE_MAX);
     }
 
-    pub(crate) fn schedule(&self) -> MutexGuard<'_, Schedule> {
-        self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn schedule(&self) -> MutexGuard<'_, Jobs> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// When to look again.
@@ -136,7 +137,7 @@ impl Core {
     pub(crate) fn turn<T>(
         self: &Arc<Self>,
         shard: usize,
-        change: impl FnOnce(&mut Schedule, Time) -> T,
+        change: impl FnOnce(&mut Jobs, Time) -> T,
     ) -> T {
         let (mut grants, mut expired) = (Vec::new(), Vec::new());
         let place = &self.shards[shard];

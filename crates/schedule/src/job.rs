@@ -13,6 +13,16 @@ pub struct SiteId(pub u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct TenantId(pub u32);
 
+/// Where a job stands in the schedule: good as long as it waits. Afterwards it may come to name
+/// another job, which the key tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Handle(pub(crate) u32);
+
+impl Handle {
+    /// No job's.
+    pub const NONE: Self = Self(crate::slab::NIL);
+}
+
 /// How many priorities there are; 0 goes first.
 pub const PRIORITIES: usize = 3;
 
@@ -108,7 +118,7 @@ pub enum Retry {
 #[must_use = "a spent job was not taken back"]
 pub enum PutBack {
     /// It waits at the head of its site's ready jobs.
-    Kept,
+    Kept(Handle),
     /// It was refused as often as [`crate::Config::put_backs_max`] allows. The schedule did not take it: count an
     /// attempt, ask [`crate::Schedule::retry_at`] with `Throttled`, and insert it again.
     Spent,

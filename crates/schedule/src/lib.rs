@@ -36,7 +36,7 @@ mod wheel;
 
 pub use admission::{Admission, Quota, Refusal};
 pub use flow::Time;
-pub use job::{Feedback, Job, PRIORITIES, PutBack, Retry, SiteId, TenantId};
+pub use job::{Feedback, Handle, Job, PRIORITIES, PutBack, Retry, SiteId, TenantId};
 pub use learned::Learned;
 pub use policy::{Budget, Config, RETRY, SitePolicy, TenantPolicy, WindowPolicy};
 pub use schedule::Schedule;

@@ -12,7 +12,7 @@ use flow::retry::{Decision, ErrorClass};
 use flow::rng::Rng;
 
 use crate::flows::{FlowKey, Flows};
-use crate::job::{Feedback, Job, PRIORITIES, PutBack, Retry, SiteId, TenantId};
+use crate::job::{Feedback, Handle, Job, PRIORITIES, PutBack, Retry, SiteId, TenantId};
 use crate::learned::Learned;
 use crate::policy::{Config, SitePolicy, TenantPolicy};
 use crate::poll::Rings;
@@ -49,6 +49,8 @@ pub struct Schedule {
     pub(crate) waiting: usize,
     /// Share of its windows that this machine can bear.
     pub(crate) pressure: f64,
+    /// Places that were looked at to find the jobs somebody meant.
+    pub(crate) searched: u64,
 }
 
 /// Hashes names under a seed of our own: names are chosen by strangers.
@@ -94,6 +96,7 @@ impl Schedule {
             ready: 0,
             waiting: 0,
             pressure: 1.0,
+            searched: 0,
         }
     }
 
@@ -159,7 +162,7 @@ impl Schedule {
     ///
     /// # Panics
     /// If its site or tenant is not one of this schedule.
-    pub fn insert(&mut self, mut job: Job, now: Time) {
+    pub fn insert(&mut self, mut job: Job, now: Time) -> Handle {
         self.clock(now);
         job.refusals = 0;
         assert!(
@@ -169,6 +172,7 @@ impl Schedule {
         assert!(!self.sites[job.site.0 as usize].is_free(), "unknown site");
         let index = self.slab.insert(Node::of_job(&job, Kind::Waiting));
         self.place(index);
+        Handle(index)
     }
 
     /// Takes a granted job back to the head of its site's ready jobs, before all of its priority there but those put back that
@@ -184,7 +188,7 @@ impl Schedule {
         let queue = &mut self.sites[job.site.0 as usize].queues[usize::from(job.priority)];
         self.flows.put_back(&mut self.slab, queue, flow, index);
         self.activate(job.site.0);
-        PutBack::Kept
+        PutBack::Kept(Handle(index))
     }
 
     /// Ends a grant: its places are free, and its site's limits move by what was seen. `job` as it was granted.
@@ -269,6 +273,33 @@ impl Schedule {
         }
     }
 
+    /// A job that waits, found by where it stands; `None` if that key's job does not stand there.
+    #[must_use]
+    pub fn get(&self, handle: Handle, key: u64) -> Option<Job> {
+        let is_known = (handle.0 as usize) < self.slab.len();
+        let job = is_known.then(|| self.waiting_job(handle.0)).flatten();
+        job.filter(|job| job.key == key)
+    }
+
+    /// Takes one job out, found as by [`Schedule::get`].
+    pub fn remove(&mut self, handle: Handle, key: u64) -> Option<Job> {
+        let job = self.get(handle, key)?;
+        self.take_out(handle.0);
+        Some(job)
+    }
+
+    /// Gives one job another time, found as by [`Schedule::get`].
+    ///
+    /// * returns: whether it was there.
+    pub fn reschedule(&mut self, handle: Handle, key: u64, due_at: Time, now: Time) -> bool {
+        self.clock(now);
+        let is_there = self.get(handle, key).is_some();
+        if is_there {
+            self.put_at(handle.0, due_at);
+        }
+        is_there
+    }
+
     /// Gives jobs another time. Looks at every one that waits.
     ///
     /// * `change`: the new `due_at`; `None` leaves it.
@@ -280,16 +311,20 @@ impl Schedule {
     ) -> usize {
         self.clock(now);
         let mut changed = 0;
+        self.searched += self.slab.len() as u64;
         for index in self.slab.indexes() {
-            let Some(due_at) = self.waiting_job(index).and_then(|job| change(&job)) else {
-                continue;
-            };
-            self.displace(index);
-            self.slab.get_mut(index).due = nanos(due_at);
-            self.place(index);
-            changed += 1;
+            if let Some(due_at) = self.waiting_job(index).and_then(|job| change(&job)) {
+                self.put_at(index, due_at);
+                changed += 1;
+            }
         }
         changed
+    }
+
+    fn put_at(&mut self, index: u32, due_at: Time) {
+        self.displace(index);
+        self.slab.get_mut(index).due = nanos(due_at);
+        self.place(index);
     }
 
     /// Takes jobs out. Looks at every one that waits; what is in flight is not among them.
@@ -297,14 +332,19 @@ impl Schedule {
     /// * returns: how many.
     pub fn remove_where(&mut self, mut is_meant: impl FnMut(&Job) -> bool) -> usize {
         let mut removed = 0;
+        self.searched += self.slab.len() as u64;
         for index in self.slab.indexes() {
             if self.waiting_job(index).is_some_and(|job| is_meant(&job)) {
-                self.displace(index);
-                self.slab.remove(index);
+                self.take_out(index);
                 removed += 1;
             }
         }
         removed
+    }
+
+    fn take_out(&mut self, index: u32) {
+        self.displace(index);
+        self.slab.remove(index);
     }
 
     /// Shows every job that waits.

@@ -178,6 +178,11 @@ impl Slab {
         0..self.nodes.len() as u32
     }
 
+    /// How many places there are, used or free.
+    pub(crate) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
     pub(crate) fn used(&self) -> usize {
         self.used
     }

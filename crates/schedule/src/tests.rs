@@ -110,7 +110,8 @@ fn a_refusal_for_rate_puts_back_at_the_head_and_slows_the_site() {
     let jobs = std::mem::take(&mut world.granted);
     for job in &jobs {
         world.schedule.settle(world.now, job, Feedback::RateRefused);
-        assert_eq!(world.schedule.put_back(*job, world.now), PutBack::Kept);
+        let put_back = world.schedule.put_back(*job, world.now);
+        assert!(matches!(put_back, PutBack::Kept(_)));
     }
     let mut order = Vec::new();
     for _ in 0..5000 {
@@ -320,7 +321,8 @@ fn a_job_that_is_always_refused_is_not_kept_at_the_head_for_ever() {
         world
             .schedule
             .settle(world.now, &job, Feedback::RateRefused);
-        assert_eq!(world.schedule.put_back(job, world.now), PutBack::Kept);
+        let put_back = world.schedule.put_back(job, world.now);
+        assert!(matches!(put_back, PutBack::Kept(_)));
     }
     world.now += ms(60_000);
     world.poll();
@@ -556,4 +558,49 @@ fn the_retry_curve_follows_the_class() {
         Retry::At(at) => assert!((300..=360).contains(&(at - now).as_secs())),
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn one_job_is_found_by_where_it_stands_and_no_other_is_looked_at() {
+    let mut world = World::new(Config::default());
+    let (site, tenant) = (world.site("a.example", 1), world.tenant("t"));
+    let (now, later) = (world.now, world.now + ms(500));
+    let due_later = |world: &World, key| Job {
+        due_at: later,
+        ..world.job(key, site, tenant)
+    };
+    let handles: Vec<Handle> = (0..100)
+        .map(|key| {
+            let job = match key % 2 {
+                0 => due_later(&world, key),
+                _ => world.job(key, site, tenant),
+            };
+            world.schedule.insert(job, now)
+        })
+        .collect();
+    assert_eq!(world.poll(), [1]);
+    let schedule = &mut world.schedule;
+    // On the wire, never there, and another's.
+    assert_eq!(schedule.remove(handles[1], 1), None);
+    assert_eq!(schedule.remove(Handle::NONE, 2), None);
+    assert_eq!(schedule.remove(handles[4], 2), None);
+    // In the wheel, and ready.
+    assert_eq!(schedule.remove(handles[2], 2).unwrap().due_at, later);
+    assert_eq!(schedule.remove(handles[3], 3).unwrap().due_at, now);
+    assert_eq!(schedule.remove(handles[3], 3), None);
+    assert_eq!(schedule.len(), 97);
+    // A place that is used again is the new job's.
+    let job = due_later(&world, 200);
+    let schedule = &mut world.schedule;
+    let handle = schedule.insert(job, now);
+    assert_eq!(handle, handles[3]);
+    assert_eq!(schedule.get(handle, 3), None);
+    assert_eq!(schedule.get(handle, 200).unwrap().key, 200);
+    // Moved to the end of those that are due.
+    assert!(schedule.reschedule(handles[4], 4, now, now));
+    assert!(!schedule.reschedule(handles[4], 5, now, now));
+    assert_eq!(schedule.get(handles[4], 4).unwrap().due_at, now);
+    assert_eq!(schedule.totals().searched, 0);
+    assert_eq!(schedule.remove_where(|job| job.key == 4), 1);
+    assert!(schedule.totals().searched > 97);
 }

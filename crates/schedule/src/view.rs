@@ -68,6 +68,8 @@ pub struct Totals {
     pub pressure: f64,
     /// Memory held for jobs and timers, in bytes.
     pub job_bytes: usize,
+    /// Places looked at by [`Schedule::reschedule_where`] and [`Schedule::remove_where`] since the start.
+    pub searched: u64,
 }
 
 impl Schedule {
@@ -128,6 +130,7 @@ impl Schedule {
             sites: self.site_names.len(),
             pressure: self.pressure,
             job_bytes: self.slab.capacity() * NODE_BYTES,
+            searched: self.searched,
         }
     }
 

@@ -269,7 +269,7 @@ impl Model {
         self.schedule.settle(self.now, &job, feedback);
         match how {
             3 | 5 | 7 => match self.schedule.put_back(job, self.now) {
-                PutBack::Kept => drop(self.inside.insert(job.key, job)),
+                PutBack::Kept(_) => drop(self.inside.insert(job.key, job)),
                 PutBack::Spent => {}
             },
             2 | 4 => self.retry(job),
