@@ -1,9 +1,10 @@
 //! Subject, text and HTML as minijinja templates, compiled once, rendered for each recipient.
 //!
 //! A variable that is not given is an error, never an empty string. HTML is auto-escaped, text and
-//! subject are not. Templates are the sender's own code, not the recipients': there is no
-//! `include`, and no file is opened while rendering, but loops are not bounded. Of minijinja's own
-//! filters those are missing (`indent`, `pprint`, `chain`, `zip`) that would print what is not given.
+//! subject are not. Templates are a sender's code, and not every sender of a server is to be trusted
+//! with all of it: there is no `include`, no file is opened while rendering, and what one rendering
+//! does and makes is bounded ([`FUEL`]). Of minijinja's own filters those are missing (`indent`,
+//! `pprint`, `chain`, `zip`) that would print what is not given.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -230,6 +231,10 @@ struct Compiled {
     environment: Environment<'static>,
 }
 
+/// What one rendering may use up: one for an instruction, and one for each 64 octets that it makes,
+/// so at most a tenth of a second and some 64 MB.
+const FUEL: u64 = 1_000_000;
+
 /// The name of the one template of each environment.
 const NAME: &str = "template";
 
@@ -238,6 +243,7 @@ impl Compiled {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_debug(true);
+        environment.set_fuel(Some(FUEL));
         forbid_filters_on_undefined(&mut environment);
         environment.set_auto_escape_callback(move |_| escape.clone());
         environment
@@ -360,6 +366,29 @@ mod tests {
         assert_eq!(rendered.subject.as_deref(), Some("Hi A & B"));
         assert_eq!(rendered.text.as_deref(), Some("A & B!"));
         assert_eq!(rendered.html.as_deref(), Some("<b>A &amp; B</b>"));
+    }
+
+    #[test]
+    fn a_template_that_never_ends_or_grows_without_end_is_stopped() {
+        let doubling = format!("{{% set x = name %}}{}", "{% set x = x ~ x %}".repeat(50));
+        let captured = format!(
+            "{{% set x = name %}}{}",
+            "{% set x %}{{ x }}{{ x }}{% endset %}".repeat(50)
+        );
+        for text in [
+            "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+            "{% for i in range(99999) %}{{ name }}{% endfor %}",
+            "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+            "{{ name * 999999999 }}",
+            "{{ name | replace('a', name) | replace('a', name) }}",
+            &doubling,
+            &captured,
+        ] {
+            let template = template("", text, "").unwrap();
+            let name = "a".repeat(10_000);
+            let result = template.render(&variables(&json!({ "name": name })), None);
+            assert!(result.is_err(), "{text:.60}");
+        }
     }
 
     #[test]

@@ -103,6 +103,8 @@ struct Inner {
     config: Config,
     /// Room for bodies, in KiB.
     body_room: Arc<Semaphore>,
+    /// Turns for work that may take long; one for each core, so that the rest is served meanwhile.
+    work_turns: Semaphore,
     stream_room: Arc<Semaphore>,
     /// True once the server is to stop: streams end, `/readyz` says no.
     stopping: watch::Sender<bool>,
@@ -124,6 +126,7 @@ impl Api {
             templates,
             metrics,
             body_room: Arc::new(Semaphore::new(config.bodies_bytes_max >> 10)),
+            work_turns: Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)),
             stream_room: Arc::new(Semaphore::new(config.streams_max)),
             config,
             stopping: watch::Sender::new(false),

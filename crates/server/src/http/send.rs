@@ -9,6 +9,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue};
 use engine::{AcceptError, Claim, ClaimError, Options, Submission};
+use memchr::memmem;
 use message::Eml;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -79,7 +80,7 @@ pub(crate) async fn send(
     let key = Key::read(&headers, "/emails", &body)?;
     let tenant = Arc::clone(&who.tenant);
     let bytes = body.bytes.clone();
-    let mut submission = worked(&api, bytes.len(), move |api| {
+    let mut submission = worked(&api, may_take_long(&bytes), move |api| {
         let request: SendRequest<'_> = body::json(&bytes)?;
         composer(api, &tenant, false).submission(&request)
     })
@@ -119,7 +120,7 @@ pub(crate) async fn batch(
     let is_strict = is_strict(&headers)?;
     let tenant = Arc::clone(&who.tenant);
     let bytes = body.bytes.clone();
-    let (submissions, mut refused) = worked(&api, bytes.len(), move |api| {
+    let (submissions, mut refused) = worked(&api, may_take_long(&bytes), move |api| {
         composed(api, &tenant, &bytes, is_strict)
     })
     .await?;
@@ -291,7 +292,8 @@ pub(crate) async fn raw(
     let key = Key::read(&headers, &path, &body)?;
     let tenant = Arc::clone(&who.tenant);
     let bytes = body.bytes.clone();
-    let mut submission = worked(&api, bytes.len(), move |api| {
+    let is_long = bytes.len() > INLINE_BYTES_MAX;
+    let mut submission = worked(&api, is_long, move |api| {
         raw_submission(api, tenant, &params, &bytes)
     })
     .await?;
@@ -402,16 +404,25 @@ fn composer<'r>(api: &'r Api, tenant: &Arc<str>, is_batch: bool) -> Composer<'r>
     )
 }
 
-/// Does `work` here, or where it disturbs nobody if it is large.
+/// Does `work` here, or where it disturbs nobody if it may take long.
 async fn worked<T: Send + 'static>(
     api: &Api,
-    bytes: usize,
+    is_long: bool,
     work: impl FnOnce(&Api) -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Problem> {
-    match bytes <= INLINE_BYTES_MAX {
-        true => work(api),
-        false => api.apart(work).await,
+    if !is_long {
+        return work(api);
     }
+    let _turn = api.0.work_turns.acquire().await;
+    api.apart(work).await
+}
+
+/// Whether composing what this JSON says may take long: there is much of it, or it may have a
+/// template, which may do a tenth of a second's work for each message. A field's name can be spelt
+/// with escapes too.
+fn may_take_long(json: &[u8]) -> bool {
+    let has = |text: &[u8]| memmem::find(json, text).is_some();
+    json.len() > INLINE_BYTES_MAX || has(b"template") || has(b"\\u00")
 }
 
 /// An idempotency key with what the request is told from others by; or none.
@@ -487,4 +498,23 @@ fn sentence(error: &dyn std::error::Error) -> String {
     let mut letters = text.chars();
     let first = letters.next().map(|letter| letter.to_ascii_uppercase());
     first.into_iter().chain(letters).chain(['.']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_have_a_template_is_not_worked_on_between_other_clients_requests() {
+        let large = "x".repeat(INLINE_BYTES_MAX + 1);
+        for (json, is_long) in [
+            (r#"{"subject": "Hello", "text": "Hi"}"#, false),
+            (r#"{"template": {"text": "{{ 1 }}"}}"#, true),
+            (r#"{"t\u0065mplate": {"text": "{{ 1 }}"}}"#, true),
+            (r#"{"\u0074\u0065\u006D\u0070late": 1}"#, true),
+            (&large, true),
+        ] {
+            assert_eq!(may_take_long(json.as_bytes()), is_long, "{json:.40}");
+        }
+    }
 }

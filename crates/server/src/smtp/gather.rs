@@ -164,6 +164,9 @@ impl Gatherer {
             return self.take(&text[len..], about);
         }
         self.push(text);
+        if matches!(self.state, State::Refused(_)) {
+            return;
+        }
         let from = seen.saturating_sub(3);
         let found = match from {
             0 => header_len(&self.bytes),
@@ -271,5 +274,43 @@ fn header_len(text: &[u8]) -> Option<usize> {
     match text.starts_with(b"\r\n") {
         true => Some(0),
         false => memmem::find(text, b"\r\n\r\n").map(|at| at + 2),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use store::Time;
+
+    use super::*;
+
+    #[test]
+    fn no_room_in_the_middle_of_a_header_section_is_a_refusal_and_gives_the_room_back() {
+        let budget = Arc::new(Budget::new(1024));
+        let bounds = Bounds {
+            received_max: 100,
+            header_bytes_max: 64 << 10,
+        };
+        let about = About {
+            trace: Trace {
+                host: "mail.example",
+                client: None,
+                with: "ESMTP",
+                id: store::MessageId::from_bits(1),
+                at: Time::ZERO,
+            },
+            reverse_path: "",
+            recipients: &[],
+        };
+        let mut gatherer = Gatherer::new(&budget, bounds, 0);
+        for text in [
+            "Subject: long\r\n",
+            &" folded\r\n".repeat(500),
+            "\r\nbody\r\n",
+        ] {
+            gatherer.take(text.as_bytes(), &about);
+        }
+        let refusal = gatherer.finish(&about).unwrap_err();
+        assert_eq!(refusal.code().get(), 452);
+        assert_eq!(budget.used_bytes(), 0);
     }
 }
