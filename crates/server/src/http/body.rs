@@ -1,5 +1,7 @@
 //! Bodies under limits: their octets, their pace, and the octets of all of them together.
 
+use std::time::Duration;
+
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::header::CONTENT_LENGTH;
@@ -8,10 +10,15 @@ use futures_util::StreamExt;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Api;
 use super::problem::{Kind, Problem};
+
+/// A body up to this has room of its own, so that large ones keep no operator from the levers.
+const SMALL_BYTES_MAX: usize = 64 << 10;
+/// Octets a second that a body must come with once its pause is used up.
+const BYTES_PER_S_MIN: u64 = 32 << 10;
 
 /// A whole body, and the room that it holds until it is dropped.
 #[derive(Debug)]
@@ -38,9 +45,14 @@ impl FromRequest<Api> for Body {
 
 /// Waits a while for room; a client that finds none comes again.
 async fn room(api: &Api, bytes: usize) -> Result<OwnedSemaphorePermit, Problem> {
-    let most = api.0.config.bodies_bytes_max >> 10;
-    let kib = u32::try_from(bytes.div_ceil(1024).clamp(1, most.max(1))).unwrap_or(u32::MAX);
-    let waiting = std::sync::Arc::clone(&api.0.body_room).acquire_many_owned(kib);
+    let config = &api.0.config;
+    let (room, most) = match bytes <= SMALL_BYTES_MAX {
+        true => (&api.0.small_body_room, config.small_bodies_bytes_max),
+        false => (&api.0.body_room, config.bodies_bytes_max),
+    };
+    let most = (most >> 10).max(1);
+    let kib = u32::try_from(bytes.div_ceil(1024).clamp(1, most)).unwrap_or(u32::MAX);
+    let waiting = std::sync::Arc::clone(room).acquire_many_owned(kib);
     match timeout(api.0.config.body_timeout, waiting).await {
         Ok(Ok(room)) => Ok(room),
         _ => Err(Problem::new(
@@ -53,18 +65,22 @@ async fn room(api: &Api, bytes: usize) -> Result<OwnedSemaphorePermit, Problem> 
 
 async fn read(request: Request, api: &Api, declared: usize, most: usize) -> Result<Bytes, Problem> {
     let mut stream = request.into_body().into_data_stream();
-    let mut next = async || match timeout(api.0.config.body_timeout, stream.next()).await {
-        Err(_) => Err(Problem::new(
-            Kind::Timeout,
-            "The body did not come in time.",
-        )),
-        Ok(None) => Ok(None),
-        Ok(Some(Ok(chunk))) => Ok(Some(chunk)),
-        Ok(Some(Err(error))) => {
-            let message = format!("The body could not be read: {error}.");
-            Err(Problem::new(Kind::BadRequest, message))
-        }
-    };
+    let pause = api.0.config.body_timeout;
+    let expected = if declared > 0 { declared } else { most } as u64;
+    let latest = Instant::now() + pause + Duration::from_secs(expected / BYTES_PER_S_MIN);
+    let mut next =
+        async || match timeout_at(latest.min(Instant::now() + pause), stream.next()).await {
+            Err(_) => Err(Problem::new(
+                Kind::Timeout,
+                "The body did not come in time.",
+            )),
+            Ok(None) => Ok(None),
+            Ok(Some(Ok(chunk))) => Ok(Some(chunk)),
+            Ok(Some(Err(error))) => {
+                let message = format!("The body could not be read: {error}.");
+                Err(Problem::new(Kind::BadRequest, message))
+            }
+        };
     let Some(first) = next().await? else {
         return Ok(Bytes::new());
     };

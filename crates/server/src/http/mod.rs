@@ -50,8 +50,10 @@ pub use templates::{Templates, TemplatesError};
 pub struct Config {
     /// Octets of one request's body; 64 MiB, for base64 takes a third more than the message.
     pub body_bytes_max: usize,
-    /// Octets of all bodies that are being read and worked on; 256 MiB.
+    /// Octets of all bodies over 64 KiB that are being read and worked on; 256 MiB.
     pub bodies_bytes_max: usize,
+    /// The same of the others; 32 MiB.
+    pub small_bodies_bytes_max: usize,
     /// Messages of one batch; 1000.
     pub batch_max: usize,
     /// Connections at once; 4096. More wait to be taken.
@@ -60,7 +62,8 @@ pub struct Config {
     pub header_bytes_max: usize,
     /// How long a client may take for a header section, and be idle before it; 30 s.
     pub header_timeout: Duration,
-    /// How long a client may pause within a body; 20 s.
+    /// How long a client may pause within a body; 20 s. In all it may take so long and a second for
+    /// each 32 KiB.
     pub body_timeout: Duration,
     /// How long a client may leave what it is sent unread before it is cut off; 60 s.
     pub write_timeout: Duration,
@@ -77,6 +80,7 @@ impl Default for Config {
         Self {
             body_bytes_max: 64 << 20,
             bodies_bytes_max: 256 << 20,
+            small_bodies_bytes_max: 32 << 20,
             batch_max: 1000,
             connections_max: 4096,
             header_bytes_max: 32 << 10,
@@ -103,6 +107,7 @@ struct Inner {
     config: Config,
     /// Room for bodies, in KiB.
     body_room: Arc<Semaphore>,
+    small_body_room: Arc<Semaphore>,
     /// Turns for work that may take long; one for each core, so that the rest is served meanwhile.
     work_turns: Semaphore,
     stream_room: Arc<Semaphore>,
@@ -126,6 +131,7 @@ impl Api {
             templates,
             metrics,
             body_room: Arc::new(Semaphore::new(config.bodies_bytes_max >> 10)),
+            small_body_room: Arc::new(Semaphore::new(config.small_bodies_bytes_max >> 10)),
             work_turns: Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)),
             stream_room: Arc::new(Semaphore::new(config.streams_max)),
             config,

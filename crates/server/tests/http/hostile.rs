@@ -51,6 +51,54 @@ async fn who_does_not_send_the_body_is_told_and_cut_off() {
 }
 
 #[tokio::test]
+async fn who_sends_a_body_drop_by_drop_is_cut_off() {
+    let server = Server::start(short_of_patience()).await;
+    let key = server.key("shop", Scopes::SEND);
+    let head = format!("POST /emails HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n");
+    let (mut reading, mut writing) = TcpStream::connect(server.address)
+        .await
+        .unwrap()
+        .into_split();
+    let head = format!("{head}Content-Length: 10000\r\n\r\n");
+    writing.write_all(head.as_bytes()).await.unwrap();
+    let dripping = tokio::spawn(async move {
+        let mut drops = tokio::time::interval(Duration::from_millis(10));
+        while writing.write_all(b" ").await.is_ok() {
+            drops.tick().await;
+        }
+    });
+    let mut said = String::new();
+    let _ = reading.read_to_string(&mut said).await;
+    assert!(said.starts_with("HTTP/1.1 408 "), "{said}");
+    dripping.abort();
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn large_bodies_under_way_do_not_keep_small_ones_out() {
+    let server = Server::start(Config::default()).await;
+    let key = server.key("shop", Scopes::SEND);
+    let head = format!("POST /emails HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n");
+    let begun = format!(
+        "{head}Content-Length: {}\r\nExpect: 100-continue\r\n\r\n",
+        64 << 20
+    );
+    let mut large = Vec::new();
+    for _ in 0..4 {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(begun.as_bytes()).await.unwrap();
+        // It says so once it reads the body, which has its room by then.
+        stream.read_exact(&mut [0; 25]).await.unwrap();
+        large.push(stream);
+    }
+    let mail = r#"{"from": "a@a.example", "to": "b@b.example", "subject": "s", "text": "t"}"#;
+    let answer = server.post("/emails", &key, mail).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    drop(large);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_body_over_the_limit_is_refused_before_it_is_read() {
     let mut config = Config::default();
     config.body_bytes_max = 1000;

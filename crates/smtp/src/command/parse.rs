@@ -65,6 +65,9 @@ pub enum CommandError {
     /// No verb that we know.
     #[error("command not recognized")]
     Verb,
+    /// A request of HTTP: somebody makes a browser speak to us, and the commands stand in its body.
+    #[error("this is SMTP")]
+    Foreign,
     /// A command of an extension that was not offered.
     #[error("{0} is not offered here")]
     NotOffered(&'static str),
@@ -97,7 +100,7 @@ impl CommandError {
     pub fn reply(&self) -> Reply {
         let (code, enhanced) = match self {
             Self::Characters => (500, (5, 5, 2)),
-            Self::Verb => (500, (5, 5, 1)),
+            Self::Verb | Self::Foreign => (500, (5, 5, 1)),
             Self::NotOffered(_) => (502, (5, 5, 1)),
             Self::Usage(_) | Self::Value(_) | Self::Repeated(_) | Self::Chunk => (501, (5, 5, 4)),
             Self::ReversePath(_) => (501, (5, 1, 7)),
@@ -107,10 +110,11 @@ impl CommandError {
         Reply::fixed(code, Some(enhanced), &self.to_string())
     }
 
-    /// Whether the place of the next command is lost, so that the connection must end.
+    /// Whether the place of the next command is lost, or what follows is not the client's own, so
+    /// that the connection must end.
     #[must_use]
     pub fn desynchronizes(&self) -> bool {
-        matches!(self, Self::Chunk)
+        matches!(self, Self::Chunk | Self::Foreign)
     }
 }
 
@@ -150,12 +154,25 @@ impl<'a> Command<'a> {
 fn by_long_verb<'a>(text: &str, offered: &Extensions) -> Result<Command<'a>, CommandError> {
     let (word, arguments) = text.split_once(' ').unwrap_or((text, ""));
     if !word.eq_ignore_ascii_case("STARTTLS") {
-        return Err(CommandError::Verb);
+        return Err(unknown_verb(text));
     }
     match arguments {
         _ if !offered.starttls => Err(CommandError::NotOffered("STARTTLS")),
         "" => Ok(Command::StartTls),
         _ => Err(CommandError::Usage("STARTTLS")),
+    }
+}
+
+/// A request line of HTTP, or behind one that was too long to be looked at the field that each
+/// request has.
+fn unknown_verb(line: &str) -> CommandError {
+    let is_request = line.ends_with(" HTTP/1.1") || line.ends_with(" HTTP/1.0");
+    let is_host = line
+        .get(..5)
+        .is_some_and(|name| name.eq_ignore_ascii_case("Host:"));
+    match is_request || is_host {
+        true => CommandError::Foreign,
+        false => CommandError::Verb,
     }
 }
 
@@ -186,7 +203,7 @@ fn by_verb<'a>(
         b"VRFY" => Ok(Command::Vrfy(arguments)),
         b"EXPN" => Ok(Command::Expn(arguments)),
         b"AUTH" => auth(arguments),
-        _ => Err(CommandError::Verb),
+        _ => Err(unknown_verb(arguments)),
     }
 }
 

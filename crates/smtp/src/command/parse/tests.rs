@@ -25,6 +25,28 @@ fn host() -> Domain {
 }
 
 #[test]
+fn a_request_of_http_ends_the_connection() {
+    for line in [
+        "POST / HTTP/1.1",
+        "GET /x HTTP/1.0",
+        "PUT /a?b=c HTTP/1.1",
+        "OPTIONS * HTTP/1.1",
+        "CONNECT mx.example:25 HTTP/1.1",
+        "Host: 127.0.0.1:2525",
+        "host:x",
+    ] {
+        let error = parse(line).unwrap_err();
+        assert!(error.desynchronizes(), "{line}: {error}");
+    }
+    for line in ["NOOP HTTP/1.1", "VRFY a HTTP/1.1", "FOO HTTP/2"] {
+        assert!(
+            !parse(line).is_err_and(|error| error.desynchronizes()),
+            "{line}"
+        );
+    }
+}
+
+#[test]
 fn commands_are_read_whatever_their_case() {
     for (line, command) in [
         ("EHLO client.example", Command::Ehlo("client.example")),
