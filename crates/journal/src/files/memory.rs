@@ -35,6 +35,9 @@ pub enum Cut {
     Nothing,
     /// Any part of it, by this seed.
     Any(u64),
+    /// Those of its [`pieces`](MemoryFiles::pieces) whose bit is set, in the order in which they were
+    /// written; names come before contents, and there are bits for 64.
+    Pieces(u64),
 }
 
 impl MemoryFiles {
@@ -42,6 +45,15 @@ impl MemoryFiles {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Another folder on another disk, as this one is now, what it has not synced included. Nobody
+    /// has it, or a file in it, open.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let mut disk = self.disk().clone();
+        disk.is_locked = false;
+        Self(Arc::new(Mutex::new(disk)))
     }
 
     fn disk(&self) -> MutexGuard<'_, Disk> {
@@ -63,6 +75,13 @@ impl MemoryFiles {
     #[must_use]
     pub fn is_off(&self) -> bool {
         self.disk().is_off
+    }
+
+    /// How many pieces a power cut would decide about now: sectors, lengths and changes of names
+    /// that are not synced.
+    #[must_use]
+    pub fn pieces(&self) -> usize {
+        self.disk().pieces()
     }
 
     /// Makes a coming call fail.
@@ -156,13 +175,10 @@ impl Files for MemoryFiles {
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut disk = self.disk();
         disk.plain_call()?;
-        disk.inode(from)?;
-        apply(
-            &mut disk.names,
-            Change::Rename(from.to_owned(), to.to_owned()),
-        );
-        disk.changes
-            .push(Change::Rename(from.to_owned(), to.to_owned()));
+        let inode = disk.inode(from)?;
+        let change = Change::Rename(from.to_owned(), to.to_owned(), inode);
+        apply(&mut disk.names, change.clone());
+        disk.changes.push(change);
         Ok(())
     }
 
@@ -246,6 +262,7 @@ impl File for Handle {
         bytes.truncate(usize::try_from(room).unwrap_or(usize::MAX));
         let written = bytes.len();
         if written > 0 {
+            let bytes = bytes.into();
             disk.inodes[self.1].write(Write::Bytes { offset, bytes });
         }
         if cut {

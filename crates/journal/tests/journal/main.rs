@@ -5,5 +5,7 @@ mod crash;
 mod damage;
 mod faults;
 mod harness;
+mod lives;
 mod model;
+mod recorder;
 mod threads;

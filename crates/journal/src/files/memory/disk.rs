@@ -4,13 +4,16 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
 
 use super::{Cut, Fault};
 
 const PAGE: usize = 4096;
 const SECTOR: usize = 512;
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Disk {
     pub(super) inodes: Vec<Inode>,
     pub(super) names: BTreeMap<String, usize>,
@@ -28,31 +31,32 @@ pub(super) struct Disk {
     pub(super) capacity: Option<u64>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Inode {
     pub(super) now: Sparse,
     pub(super) durable: Sparse,
     pub(super) writes: Vec<Write>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Write {
-    Bytes { offset: u64, bytes: Vec<u8> },
+    Bytes { offset: u64, bytes: Bytes },
     Length(u64),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Change {
     Link(String, usize),
-    Rename(String, String),
+    /// From, to, and what goes there: no file system mistakes one file for another.
+    Rename(String, String, usize),
     Unlink(String),
 }
 
-/// Bytes of which most are zero.
+/// Bytes of which most are zero. Copies share what they have in common.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sparse {
     pub(super) length: u64,
-    pub(super) pages: BTreeMap<u64, Box<[u8; PAGE]>>,
+    pub(super) pages: BTreeMap<u64, Arc<[u8; PAGE]>>,
 }
 
 impl Disk {
@@ -95,19 +99,30 @@ impl Disk {
         capacity.saturating_sub(self.used())
     }
 
+    /// What a cut decides about piece by piece.
+    pub(super) fn pieces(&self) -> usize {
+        let of_write = |write: &Write| match write {
+            Write::Length(_) => 1,
+            Write::Bytes { offset, bytes } => sectors(*offset, bytes, SECTOR).len(),
+        };
+        let writes = self.inodes.iter().flat_map(|inode| &inode.writes);
+        self.changes.len() + writes.map(of_write).sum::<usize>()
+    }
+
     pub(super) fn restart(&mut self, cut: Cut) {
-        let mut dice = match cut {
-            Cut::Any(seed) => Some(Dice::new(seed)),
-            Cut::Everything | Cut::Nothing => None,
+        let mut fate = match cut {
+            Cut::Everything | Cut::Nothing => Fate::Lost,
+            Cut::Any(seed) => Fate::Dice(Dice::new(seed)),
+            Cut::Pieces(kept) => Fate::Pieces(kept),
         };
         if cut != Cut::Everything {
             for change in std::mem::take(&mut self.changes) {
-                if dice.as_mut().is_some_and(|dice| dice.one_in(2)) {
+                if fate.keeps_name() {
                     apply(&mut self.durable_names, change);
                 }
             }
             for inode in &mut self.inodes {
-                inode.cut(dice.as_mut());
+                inode.cut(&mut fate);
             }
             self.names = self.durable_names.clone();
         }
@@ -123,10 +138,11 @@ pub(super) fn apply(names: &mut BTreeMap<String, usize>, change: Change) {
         Change::Link(name, inode) => {
             names.insert(name, inode);
         }
-        Change::Rename(from, to) => {
-            if let Some(inode) = names.remove(&from) {
-                names.insert(to, inode);
+        Change::Rename(from, to, inode) => {
+            if names.get(&from) == Some(&inode) {
+                names.remove(&from);
             }
+            names.insert(to, inode);
         }
         Change::Unlink(name) => {
             names.remove(&name);
@@ -146,17 +162,34 @@ impl Inode {
         }
     }
 
-    pub(super) fn cut(&mut self, dice: Option<&mut Dice>) {
-        match dice {
-            None => self.writes.clear(),
-            Some(dice) => self.cut_by(dice),
+    fn cut(&mut self, fate: &mut Fate) {
+        match fate {
+            Fate::Lost => self.writes.clear(),
+            Fate::Dice(dice) => self.cut_by(dice),
+            Fate::Pieces(kept) => self.cut_to(kept),
         }
         self.now = self.durable.clone();
     }
 
+    fn cut_to(&mut self, kept: &mut u64) {
+        for write in self.writes.drain(..) {
+            match write {
+                Write::Length(bytes) if take(kept) => self.durable.set_length(bytes),
+                Write::Length(_) => {}
+                Write::Bytes { offset, bytes } => {
+                    for (offset, bytes) in sectors(offset, &bytes, SECTOR) {
+                        if take(kept) {
+                            self.durable.write(offset, bytes);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
     /// Sectors go to the disk in any order, so any of them may be missing; one that was written
     /// twice may be there as the first write left it. The length may be that after any write.
-    pub(super) fn cut_by(&mut self, dice: &mut Dice) {
+    fn cut_by(&mut self, dice: &mut Dice) {
         let unit = if dice.one_in(2) { SECTOR } else { PAGE };
         // Mostly there, mostly not, or half and half.
         let (of, limit) = (8, [1, 4, 7][dice.below(3)]);
@@ -186,6 +219,31 @@ impl Inode {
     }
 }
 
+/// Decides what a cut keeps.
+enum Fate {
+    Lost,
+    Dice(Dice),
+    /// A bit for each piece to come.
+    Pieces(u64),
+}
+
+impl Fate {
+    fn keeps_name(&mut self) -> bool {
+        match self {
+            Self::Lost => false,
+            Self::Dice(dice) => dice.one_in(2),
+            Self::Pieces(kept) => take(kept),
+        }
+    }
+}
+
+/// The next bit.
+fn take(bits: &mut u64) -> bool {
+    let bit = *bits & 1 != 0;
+    *bits >>= 1;
+    bit
+}
+
 /// A write in the pieces that reach the disk whole or not.
 fn sectors(offset: u64, bytes: &[u8], unit: usize) -> Vec<(u64, &[u8])> {
     let first = unit - usize::try_from(offset % unit as u64).expect("it is small");
@@ -210,7 +268,7 @@ impl Sparse {
         self.length = self.length.max(offset + bytes.len() as u64);
         for (offset, piece) in sectors(offset, bytes, PAGE) {
             let page = self.pages.entry(offset / PAGE as u64);
-            let page = page.or_insert_with(|| Box::new([0; PAGE]));
+            let page = Arc::make_mut(page.or_insert_with(|| Arc::new([0; PAGE])));
             let at = usize::try_from(offset % PAGE as u64).expect("it is small");
             page[at..at + piece.len()].copy_from_slice(piece);
         }
@@ -241,7 +299,8 @@ impl Sparse {
             let page = length / PAGE as u64;
             self.pages.retain(|number, _| *number <= page);
             if let Some(last) = self.pages.get_mut(&page) {
-                last[usize::try_from(length % PAGE as u64).expect("it is small")..].fill(0);
+                let from = usize::try_from(length % PAGE as u64).expect("it is small");
+                Arc::make_mut(last)[from..].fill(0);
             }
         }
         self.length = length;
