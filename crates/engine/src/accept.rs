@@ -17,6 +17,8 @@ pub struct Accepted {
     pub id: MessageId,
     /// When.
     pub accepted_at: Time,
+    /// Those of its recipients that get nothing, for they are on the tenant's suppression list.
+    pub suppressed: Vec<Address>,
 }
 
 /// Why a message was not taken. Nothing of it is kept.

@@ -127,6 +127,9 @@ impl Core {
             let mut mine = pending.iter().filter(|pending| pending.recipient == index);
             mine.any(|pending| pending.status != Status::Held)
         });
+        // Once more: somebody may have asked for no more mail since it was accepted, or a crash have
+        // taken the word that they had.
+        recipients.retain(|index| !self.suppress_recipient(slot, &message, *index));
         (!recipients.is_empty()).then_some(Load {
             slot,
             message,

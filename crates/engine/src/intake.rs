@@ -5,12 +5,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use smtp::Content;
-use store::{Commit, CommitError, Event, Message, MessageId, Outcome, Said, Slot, Status, Time};
+use smtp::{Address, Content};
+use store::{Commit, CommitError, Event, Message, MessageId, Slot, Status, Time};
 use tokio::runtime::Handle;
 
 use crate::accept::{AcceptError, Accepted};
 use crate::core::Core;
+use crate::delivery::plain;
 use crate::queue::{Waiting, with_domains};
 use crate::submission::{Options, Submission};
 
@@ -67,7 +68,7 @@ impl Core {
     pub(crate) fn check_recipient(
         &self,
         tenant: &str,
-        recipient: &smtp::Address,
+        recipient: &Address,
     ) -> Result<(), AcceptError> {
         let route = self.resolver.route(recipient.domain(), tenant);
         route.map(|_| ()).ok_or_else(|| AcceptError::NoRoute {
@@ -104,6 +105,7 @@ impl Core {
             accepted: Accepted {
                 id: message.id,
                 accepted_at: now,
+                suppressed: Vec::new(),
             },
             waits: Some(Waits {
                 commit,
@@ -115,15 +117,18 @@ impl Core {
 
     /// Whether a message with this id was accepted: its request comes a second time.
     fn accepted_before(&self, id: MessageId) -> Option<Accepted> {
-        let is_known = self.spool.find(id).is_some() || {
-            // It may have been settled a moment ago.
-            self.catch_up();
-            let latest = self.history.latest(id);
-            latest.is_ok_and(|events| !events.is_empty())
-        };
-        is_known.then(|| Accepted {
+        let is_waiting = self.spool.find(id).is_some();
+        // It may have been settled a moment ago, and its suppressed recipients were.
+        self.catch_up();
+        let latest = self.history.latest(id).unwrap_or_default();
+        let suppressed = latest
+            .iter()
+            .filter(|event| event.status == Status::Suppressed)
+            .filter_map(|event| event.address.parse().ok());
+        (is_waiting || !latest.is_empty()).then(|| Accepted {
             id,
             accepted_at: id.time(),
+            suppressed: suppressed.collect(),
         })
     }
 
@@ -179,24 +184,23 @@ impl Core {
         options.max_age.map_or(limit, |max_age| max_age.min(limit))
     }
 
-    /// The disk has spoken about a message.
+    /// The disk has spoken about a message. Gives the recipients that are suppressed.
     fn taken(
         self: &Arc<Self>,
         slot: Slot,
         message: &Arc<Message>,
         result: Result<(), CommitError>,
-    ) -> Result<(), AcceptError> {
+    ) -> Result<Vec<Address>, AcceptError> {
         if let Err(error) = result {
             self.spool.forget(slot);
             self.counters.refused.add(1);
             return Err(lost(error));
         }
-        self.accepted(slot, message);
-        Ok(())
+        Ok(self.accepted(slot, message))
     }
 
     /// A message has become durable: from here on it is ours.
-    fn accepted(self: &Arc<Self>, slot: Slot, message: &Arc<Message>) {
+    fn accepted(self: &Arc<Self>, slot: Slot, message: &Arc<Message>) -> Vec<Address> {
         self.counters.accepted.add(1);
         self.announce_accepted(message);
         let suppressed = self.suppress_recipients(slot, message);
@@ -207,29 +211,30 @@ impl Core {
             .collect();
         let waiting = Waiting::of(slot, message);
         self.enqueue(&waiting, &with_domains(message, &wanted), message.due_at, 0);
+        let all = message.envelope.recipients();
+        let address = |index: u32| all[index as usize].address.clone();
+        suppressed.into_iter().map(address).collect()
     }
 
     /// Settles those recipients that the tenant's list names; gives their indexes.
-    fn suppress_recipients(self: &Arc<Self>, slot: Slot, message: &Arc<Message>) -> Vec<u32> {
-        let mut suppressed = Vec::new();
-        for (index, recipient) in message.envelope.recipients().iter().enumerate() {
-            let address = recipient.address.as_str();
-            let Some(suppression) = self.suppressions.find(&message.tenant, address) else {
-                continue;
-            };
-            let mut event = self.event(message, index as u32, Status::Suppressed);
-            event.outcome = Some(Box::new(Outcome {
-                class: 0xff,
-                said: Said {
-                    text: suppression.reason,
-                    ..Said::default()
-                },
-                ..Outcome::default()
-            }));
-            self.record(slot, event);
-            suppressed.push(index as u32);
-        }
-        suppressed
+    fn suppress_recipients(&self, slot: Slot, message: &Message) -> Vec<u32> {
+        let recipients = 0..message.envelope.recipients().len() as u32;
+        recipients
+            .filter(|index| self.suppress_recipient(slot, message, *index))
+            .collect()
+    }
+
+    /// Settles a recipient if the tenant's list names it; whether it does.
+    pub(crate) fn suppress_recipient(&self, slot: Slot, message: &Message, index: u32) -> bool {
+        let address = &message.envelope.recipients()[index as usize].address;
+        let found = self.suppressions.find(&message.tenant, address.as_str());
+        let Some(suppression) = found else {
+            return false;
+        };
+        let mut event = self.event(message, index, Status::Suppressed);
+        event.outcome = Some(Box::new(plain(&suppression.reason)));
+        self.record(slot, event);
+        true
     }
 
     /// An event of a recipient, now.
@@ -339,7 +344,10 @@ impl Future for Taking {
         };
         let ended = this.core.taken(waits.slot, &waits.message, result);
         this.waits = None;
-        Poll::Ready(ended.map(|()| this.accepted.clone()))
+        Poll::Ready(ended.map(|suppressed| {
+            this.accepted.suppressed = suppressed;
+            this.accepted.clone()
+        }))
     }
 }
 

@@ -133,6 +133,7 @@ async fn outcomes_of_several_recipients_are_kept_apart_in_one_transaction() {
         .accept(submission(&["nobody@example.net"]))
         .await
         .unwrap();
+    assert_eq!(again.suppressed, ["nobody@example.net".parse().unwrap()]);
     assert_eq!(terminal(&engine, again.id).await, [Status::Suppressed]);
     engine.drain(Duration::from_secs(5)).await;
 }
@@ -255,5 +256,35 @@ async fn what_bounced_is_taken_up_again_as_often_as_is_said() {
     while !bench.delivered_to().contains(&"a@example.net".to_owned()) {
         tokio::task::yield_now().await;
     }
+    engine.drain(Duration::from_secs(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_suppressed_while_mail_for_them_waits_gets_none_of_it() {
+    let bench = Bench::new(&[]).await;
+    let engine = bench.engine().await;
+    let mut later = submission(&["a@example.net", "b@example.net"]);
+    later.options.send_at = Some(engine.now() + Duration::from_secs(3600));
+    let accepted = engine.accept(later).await.unwrap();
+    assert_eq!(accepted.suppressed, []);
+    let address = "a@example.net".parse().unwrap();
+    engine
+        .suppress("default", &address, "asked us to")
+        .await
+        .unwrap();
+    engine.drain(Duration::from_secs(5)).await;
+    drop(engine);
+
+    let engine = bench.engine().await;
+    let filter = engine::views::Filter {
+        message: Some(accepted.id),
+        ..engine::views::Filter::default()
+    };
+    while engine.retry(&filter).await == Ok(0) {
+        tokio::task::yield_now().await;
+    }
+    let statuses = terminal(&engine, accepted.id).await;
+    assert_eq!(statuses, [Status::Suppressed, Status::Delivered]);
+    assert_eq!(bench.delivered_to(), ["b@example.net"]);
     engine.drain(Duration::from_secs(5)).await;
 }

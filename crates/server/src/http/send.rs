@@ -8,14 +8,13 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue};
-use engine::{AcceptError, Claim, ClaimError, Options, Submission};
+use engine::{AcceptError, Accepted, Claim, ClaimError, Options, Submission};
 use memchr::memmem;
 use message::Eml;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use smtp::{Address, Content, Envelope, Recipient};
-use store::MessageId;
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
@@ -34,6 +33,20 @@ pub(crate) struct Sent {
     /// To ask after it by.
     #[schema(format = "uuid")]
     id: String,
+    /// Recipients that get nothing, for they are on the suppression list; left out where there are
+    /// none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    suppressed: Vec<String>,
+}
+
+impl From<Accepted> for Sent {
+    fn from(accepted: Accepted) -> Self {
+        let suppressed = accepted.suppressed.iter();
+        Self {
+            id: accepted.id.to_string(),
+            suppressed: suppressed.map(ToString::to_string).collect(),
+        }
+    }
 }
 
 /// What became of the messages of a batch.
@@ -89,7 +102,7 @@ pub(crate) async fn send(
     submission.options.id = claim.as_ref().and_then(|claim| claim.ids.first().copied());
     submission.options.is_id_fresh = claim.as_ref().is_none_or(|claim| !claim.is_repeated);
     let accepted = api.0.engine.accept(submission).await?;
-    Ok(sent(accepted.id))
+    Ok(Json(accepted.into()))
 }
 
 /// Sends up to a thousand messages.
@@ -144,10 +157,7 @@ pub(crate) async fn batch(
         error: problem.body(),
     });
     Ok(Json(BatchSent {
-        data: taken
-            .into_iter()
-            .map(|id| Sent { id: id.to_string() })
-            .collect(),
+        data: taken.into_iter().map(Sent::from).collect(),
         errors: errors.collect(),
     }))
 }
@@ -194,7 +204,7 @@ fn routed(api: &Api, submission: Submission) -> Result<Submission, Problem> {
     Ok(submission)
 }
 
-type Taken = (Vec<MessageId>, Vec<(usize, AcceptError)>);
+type Taken = (Vec<Accepted>, Vec<(usize, AcceptError)>);
 
 /// Puts all into one commit group, then waits for it.
 async fn accept_all(
@@ -224,7 +234,7 @@ async fn accept_all(
     let mut taken = Vec::with_capacity(pending.len());
     for (index, one) in pending {
         match one.await {
-            Ok(accepted) => taken.push(accepted.id),
+            Ok(accepted) => taken.push(accepted),
             Err(error) => failed.push((index, error)),
         }
     }
@@ -301,7 +311,7 @@ pub(crate) async fn raw(
     submission.options.id = claim.as_ref().and_then(|claim| claim.ids.first().copied());
     submission.options.is_id_fresh = claim.as_ref().is_none_or(|claim| !claim.is_repeated);
     let accepted = api.0.engine.accept(submission).await?;
-    Ok(sent(accepted.id))
+    Ok(Json(accepted.into()))
 }
 
 fn raw_submission(
@@ -387,10 +397,6 @@ fn completed(
         true => Ok(content.clone()),
         false => content.prefixed(fields.as_bytes()),
     }
-}
-
-fn sent(id: MessageId) -> Json<Sent> {
-    Json(Sent { id: id.to_string() })
 }
 
 fn composer<'r>(api: &'r Api, tenant: &Arc<str>, is_batch: bool) -> Composer<'r> {

@@ -119,6 +119,22 @@ async fn a_suppressed_recipient_is_answered_as_such() {
     let body = json!({"emails": ["ann@example.net", "bob@example.net"], "reason": "asked us to"});
     let answer = server.post("/suppressions", &key, &body.to_string()).await;
     assert_eq!(answer.json(), json!({"suppressed": 2}));
+    let both = json!({"from": "shop@example.com", "to": ["ann@example.net", "cat@example.net"],
+        "subject": "Hi", "text": "Hello."});
+    let head = format!("POST /emails\nAuthorization: Bearer {key}\nIdempotency-Key: both");
+    let first = server.ask(&head, &both.to_string()).await.json();
+    assert_eq!(first["suppressed"], json!(["ann@example.net"]));
+    server
+        .wait(&key, first["id"].as_str().unwrap(), Status::is_terminal)
+        .await;
+    assert_eq!(server.ask(&head, &both.to_string()).await.json(), first);
+    let batch = json!([email("cat@example.net"), email("bob@example.net")]);
+    let answer = server.post("/emails/batch", &key, &batch.to_string()).await;
+    let data = &answer.json()["data"];
+    assert_eq!(
+        (&data[0]["suppressed"], &data[1]["suppressed"]),
+        (&json!(null), &json!(["bob@example.net"]))
+    );
     let id = server.send(&key, &email("ann@example.net")).await;
     let view = server
         .wait(&key, &id, |status| status == Status::Suppressed)
