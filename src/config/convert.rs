@@ -97,6 +97,7 @@ impl Config {
         limits.message_bytes_max = self.message_bytes_max();
         limits.recipients_max = self.limits.recipients_max.get() as usize;
         limits.ahead_max = self.limits.ahead_max;
+        limits.cpu_percent_max = self.limits.cpu_max.0;
         limits.memory_bytes_max = self.limits.memory_max.map(|size| size.0);
         limits.disk_free_bytes_min = self.limits.disk_free_min.0;
         policy.max_age = self.retry.max_age;

@@ -14,7 +14,7 @@ use toml::de::DeValue;
 use super::beside;
 use super::read::{Section, Setting};
 use super::settings::{Word, read_word};
-use super::units::Size;
+use super::units::{Percent, Size};
 
 /// Recipients of one message that the engine can tell apart.
 const RECIPIENTS_MAX: u32 = 32_767;
@@ -42,7 +42,9 @@ pub(crate) struct Limits {
     pub(crate) rate: Option<RateLimit>,
     /// How far ahead a message may be scheduled.
     pub(crate) ahead_max: Duration,
-    /// Memory near which we slow down; the cgroup's limit where there is none.
+    /// Share of the machine's CPU above which we slow down.
+    pub(crate) cpu_max: Percent,
+    /// Memory near which we slow down; the cgroup's limit where that is lower or there is none.
     pub(crate) memory_max: Option<Size>,
     /// Free disk below which nothing is accepted.
     pub(crate) disk_free_min: Size,
@@ -63,6 +65,7 @@ impl Limits {
             in_flight_max: section.get("in_flight_max", "20000"),
             rate: section.maybe("rate"),
             ahead_max: section.get("ahead_max", "\"30d\""),
+            cpu_max: section.get("cpu_max", "\"80 %\""),
             memory_max: section.maybe("memory_max"),
             disk_free_min: section.get("disk_free_min", "\"512 MiB\""),
             drain_max: section.get("drain_max", "\"30s\""),

@@ -14,7 +14,7 @@ use smtp::{ClientName, Domain};
 use toml::de::DeValue;
 
 use super::read::{Setting, nearest};
-use super::units::{self, Size};
+use super::units::{self, Percent, Size};
 
 /// Window of `wire = "windowed"` without a number.
 const WINDOW_DEFAULT: u8 = 8;
@@ -96,6 +96,7 @@ macro_rules! from_text {
 from_text! {
     Duration: "a time such as \"5m\"", units::time;
     Size: "a size such as \"20 MiB\"", str::parse::<Size>;
+    Percent: "a share such as \"80 %\"", str::parse::<Percent>;
     RateLimit: "a rate such as \"100/s\"", str::parse::<RateLimit>;
     SocketAddr: "an address such as \"127.0.0.1:2525\"",
         |text| text.parse::<SocketAddr>().map_err(|_| "write it as 127.0.0.1:2525 or [::1]:2525");

@@ -481,6 +481,7 @@ fn what_a_file_says_reaches_engine_and_edges() {
         in_flight_max = 11
         rate = "12/s"
         ahead_max = "13d"
+        cpu_max = "15 %"
         memory_max = "14 MiB"
         disk_free_min = "15 MiB"
         [retry]
@@ -545,8 +546,12 @@ fn what_a_file_says_reaches_engine_and_edges() {
     );
     assert_eq!(limits.ahead_max, Duration::from_hours(13 * 24));
     assert_eq!(
-        (limits.memory_bytes_max, limits.disk_free_bytes_min),
-        (Some(14 << 20), 15 << 20)
+        (
+            limits.cpu_percent_max,
+            limits.memory_bytes_max,
+            limits.disk_free_bytes_min
+        ),
+        (15, Some(14 << 20), 15 << 20)
     );
     assert_eq!(policy.max_age, Duration::from_hours(24));
     assert_eq!((policy.suppress_bounced, policy.notices), (false, false));

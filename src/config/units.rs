@@ -1,4 +1,4 @@
-//! Values with a unit, as people write them: `5m`, `20 MiB`.
+//! Values with a unit, as people write them: `5m`, `20 MiB`, `80 %`.
 //!
 //! A number without a unit is a mistake, and so is a fraction: both have been misread before.
 
@@ -30,6 +30,9 @@ const SIZES: &[(&str, u64)] = &[
     ("TiB", 1 << 40),
 ];
 
+/// Shares of a hundred.
+const SHARES: &[(&str, u64)] = &[("%", 1)];
+
 /// What is wrong with a value that has a unit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum UnitError {
@@ -41,6 +44,8 @@ pub(crate) enum UnitError {
     Unknown(String, String),
     #[error("it is more than {0}")]
     TooMuch(&'static str),
+    #[error("it is nothing")]
+    Zero,
 }
 
 /// A number of octets: `512 KiB`, `20 MiB`, `10 GB`.
@@ -54,6 +59,24 @@ impl FromStr for Size {
         let (number, factor) = split(text, SIZES)?;
         let octets = number.checked_mul(factor);
         octets.map(Self).ok_or(UnitError::TooMuch("16 EiB"))
+    }
+}
+
+/// A share of something: `80 %`; 1 to 100.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Percent(pub(crate) u8);
+
+impl FromStr for Percent {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        match split(text, SHARES)? {
+            (0, _) => Err(UnitError::Zero),
+            (number, _) => match u8::try_from(number) {
+                Ok(number @ ..=100) => Ok(Self(number)),
+                _ => Err(UnitError::TooMuch("100 %")),
+            },
+        }
     }
 }
 
@@ -130,6 +153,23 @@ mod tests {
             ("20 MiB ", None),
         ] {
             assert_eq!(text.parse().ok(), octets.map(Size), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_share_is_a_whole_number_of_percent_from_1_to_100() {
+        for (text, percent) in [
+            ("80 %", Some(80)),
+            ("1%", Some(1)),
+            ("100 %", Some(100)),
+            ("0 %", None),
+            ("101 %", None),
+            ("256 %", None),
+            ("80", None),
+            ("0.8", None),
+            ("%", None),
+        ] {
+            assert_eq!(text.parse().ok(), percent.map(Percent), "{text:?}");
         }
     }
 
