@@ -49,11 +49,12 @@ impl From<Output> for Run {
 }
 
 /// The binary, without a password and without standard input.
-pub(crate) fn command(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+pub(crate) fn command<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mailrail"));
     command
         .args(args)
         .env_remove("MAILRAIL_PASSWORD")
+        .env_remove("JOURNAL_STREAM")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());

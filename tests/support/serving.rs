@@ -3,9 +3,9 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use sink::Sink;
 use tempfile::TempDir;
 
@@ -53,15 +53,21 @@ impl Home {
 
     /// The same with more in its environment.
     pub(crate) fn serve_with(&self, environment: &[(&str, &Path)]) -> Serving<'_> {
+        let mut program = command::<&str>([]);
+        program.envs(environment.iter().copied());
+        self.serve_by(program)
+    }
+
+    /// The same by a command of the test's own, to which our arguments are added.
+    pub(crate) fn serve_by(&self, mut program: Command) -> Serving<'_> {
         let log = File::options()
             .create(true)
             .append(true)
             .open(self.path("log"));
-        let mut child = command(["serve", "--config", path_str(&self.path("mailrail.toml"))])
+        let mut child = program
+            .args(["serve", "--config", path_str(&self.path("mailrail.toml"))])
             .args(["--data-dir", path_str(&self.data_dir())])
             .args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"])
-            .env_remove("JOURNAL_STREAM")
-            .envs(environment.iter().copied())
             .stderr(log.unwrap())
             .stdout(Stdio::piped())
             .spawn()
@@ -172,6 +178,10 @@ impl Serving<'_> {
         let line = status.lines().find_map(|it| it.strip_prefix("VmHWM:"));
         let kib = line.and_then(|it| it.trim().strip_suffix(" kB")).unwrap();
         kib.parse::<u64>().unwrap() * 1024
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
     }
 
     pub(crate) fn signal(&self, how: Signal) {

@@ -86,7 +86,10 @@ pub struct Limits {
     pub recipients_max: usize,
     /// How far ahead a message may be scheduled; 30 days.
     pub ahead_max: Duration,
-    /// The engine slows acceptance when the process nears this; `None`: the cgroup's limit.
+    /// Percent of the machine's CPU above which the engine protects itself; 80.
+    pub cpu_percent_max: u8,
+    /// The engine slows acceptance when the process nears this, or its cgroup's limit where that is
+    /// lower; `None`: the cgroup's alone.
     pub memory_bytes_max: Option<u64>,
     /// Acceptance stops when the disk has less than this free; 512 MiB.
     pub disk_free_bytes_min: u64,
@@ -98,6 +101,7 @@ impl Default for Limits {
             message_bytes_max: 50 << 20,
             recipients_max: 1000,
             ahead_max: Duration::from_secs(30 * 24 * 3600),
+            cpu_percent_max: 80,
             memory_bytes_max: None,
             disk_free_bytes_min: 512 << 20,
         }

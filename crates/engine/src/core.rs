@@ -57,7 +57,7 @@ pub(crate) struct Core {
     beside: Mutex<JoinSet<()>>,
     /// Feeds history.
     _follower: Follower,
-    /// What recovery could not read.
+    /// Places of the journal that could not be read.
     unreadable: AtomicU64,
 }
 
@@ -176,7 +176,7 @@ impl Core {
         self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Recovery could not read so many places of the journal.
+    /// So many places of the journal could not be read.
     pub(crate) fn note_unreadable(&self, places: u64) {
         self.unreadable.fetch_add(places, Ordering::Relaxed);
     }

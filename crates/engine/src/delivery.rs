@@ -113,6 +113,7 @@ impl Core {
                     Err(store::ReadError::Gone) => return None,
                     Err(error) => {
                         tracing::error!(%error, "a message cannot be read from the spool");
+                        self.note_unreadable(1);
                         return None;
                     }
                 }

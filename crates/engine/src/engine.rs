@@ -44,6 +44,18 @@ pub enum OpenError {
     Config(String),
 }
 
+/// Why an engine cannot do its work any more; only a restart helps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PulseError {
+    /// A write or sync failed: nothing is accepted, and nothing that ends is recorded.
+    #[error("the journal has failed")]
+    Poisoned,
+    /// Something that runs as long as the engine has ended, as by a panic.
+    #[error("a part of the engine has stopped")]
+    Clock,
+}
+
 /// A running engine. Cheap to clone; all clones are one engine, which stops when the last goes.
 /// What it has not delivered by then, the next start takes up; [`Engine::drain`] first is kinder.
 #[derive(Clone)]
@@ -332,6 +344,15 @@ impl Engine {
             Some(commit) => commit.await.map_err(lost).map(|()| true),
             None => Ok(false),
         }
+    }
+
+    /// Returns once the engine has shown that it lives: each schedule answered, and what was recorded
+    /// before is durable. For a watchdog: while it cannot do its work, this fails or does not return.
+    ///
+    /// # Errors
+    /// See [`PulseError`].
+    pub async fn pulse(&self) -> Result<(), PulseError> {
+        self.core.pulse().await
     }
 
     /// How the engine is.

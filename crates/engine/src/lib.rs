@@ -44,7 +44,7 @@ mod suppressions;
 
 pub use accept::{AcceptError, Accepted, Pending};
 pub use config::{Config, Limits, Policy, Tenant};
-pub use engine::{Engine, Follower, Missed, OpenError};
+pub use engine::{Engine, Follower, Missed, OpenError, PulseError};
 pub use idempotency::{Claim, ClaimError, Fingerprint};
 pub use signing::Signers;
 pub use submission::{Options, Submission};

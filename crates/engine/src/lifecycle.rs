@@ -3,10 +3,11 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use store::{Event, Recovered, RecoveredRecipient, Recovery, Slot};
+use store::{CommitError, Event, Recovered, RecoveredRecipient, Recovery, Slot};
 use tokio::time::Instant;
 
 use crate::core::Core;
+use crate::engine::PulseError;
 use crate::machine::{self, CpuMeter, SyncMeter};
 use crate::pressure::Sample;
 use crate::queue::{Shard, Waiting};
@@ -47,7 +48,7 @@ async fn keep_time(core: Weak<Core>, shard: Arc<Shard>, number: usize) {
 async fn watch(core: Weak<Core>) {
     let mut cpu = CpuMeter::start();
     let mut syncs = SyncMeter::default();
-    let memory_limit = machine::cgroup_memory_bytes_max();
+    let cgroup_max = machine::cgroup_memory_bytes_max();
     let mut factor = 1.0;
     loop {
         tokio::time::sleep(SAMPLE_EVERY).await;
@@ -58,8 +59,9 @@ async fn watch(core: Weak<Core>) {
         let is_idle = figures.backlog_bytes == 0;
         let sample = Sample {
             cpu_share: cpu.share(),
+            cpu_share_max: f64::from(limits.cpu_percent_max) / 100.0,
             memory_bytes: machine::memory_bytes(),
-            memory_bytes_max: limits.memory_bytes_max.or(memory_limit),
+            memory_bytes_max: limits.memory_bytes_max.into_iter().chain(cgroup_max).min(),
             journal_sync: syncs.look(figures.groups, figures.sync.sum, is_idle),
             disk_free_bytes: machine::disk_free_bytes(&core.data_dir),
             disk_free_bytes_min: limits.disk_free_bytes_min,
@@ -189,6 +191,31 @@ impl Core {
         }
     }
 
+    /// Each schedule answers, no clock has stopped, and what was recorded is durable.
+    pub(crate) async fn pulse(self: &Arc<Self>) -> Result<(), PulseError> {
+        if self.gate.is_draining() {
+            // It stops them itself, and has its own deadline.
+            return Ok(());
+        }
+        if self.has_stopped_clock() {
+            return Err(PulseError::Clock);
+        }
+        for shard in 0..self.shards.len() {
+            self.turn(shard, |_, _| ());
+        }
+        match self.spool.journal().flush().await {
+            Ok(()) | Err(CommitError::Full) => Ok(()),
+            Err(_) => Err(PulseError::Poisoned),
+        }
+    }
+
+    /// They end with the engine, or by a panic.
+    fn has_stopped_clock(&self) -> bool {
+        let mut beside = self.beside();
+        while beside.try_join_next().is_some() {}
+        beside.len() < clocks(self.shards.len())
+    }
+
     /// Accepts nothing more, waits for what is on the wire, and closes all.
     pub(crate) async fn drain(self: &Arc<Self>, grace: Duration) {
         self.gate.drain();
@@ -236,6 +263,11 @@ impl Core {
     }
 }
 
+/// How many tasks run beside the messages: one a shard, the look at the machine, and housekeeping.
+fn clocks(shards: usize) -> usize {
+    shards + 2
+}
+
 /// Starts what runs beside the messages.
 pub(crate) fn start(core: &Arc<Core>, recovery: Recovery, mut failed: Recovery) {
     let mut beside = core.beside();
@@ -244,6 +276,7 @@ pub(crate) fn start(core: &Arc<Core>, recovery: Recovery, mut failed: Recovery) 
     }
     beside.spawn(watch(Arc::downgrade(core)));
     beside.spawn(tidy(Arc::downgrade(core)));
+    debug_assert_eq!(beside.len(), clocks(core.shards.len()));
     drop(beside);
     let recovering = Arc::clone(core);
     // Blocking tasks see the runtime they were spawned on: what is taken up can be started.

@@ -83,23 +83,41 @@ pub(crate) fn memory_bytes() -> u64 {
     pages * rustix::param::page_size() as u64
 }
 
-/// The memory limit of this process's cgroup (version 2), if one is set.
+/// The memory limit of this process's cgroup, of either version, if one is set.
 pub(crate) fn cgroup_memory_bytes_max() -> Option<u64> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    let group = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
-    let mut folder = Path::new("/sys/fs/cgroup").join(group.trim_start_matches('/'));
-    let mut limit = None;
-    // A limit higher up holds as well.
-    while folder.starts_with("/sys/fs/cgroup") {
-        let text = std::fs::read_to_string(folder.join("memory.max")).unwrap_or_default();
-        if let Ok(bytes) = text.trim().parse::<u64>() {
-            limit = Some(limit.map_or(bytes, |limit: u64| limit.min(bytes)));
+    memory_bytes_max(&groups, Path::new("/sys/fs/cgroup"))
+}
+
+/// * `groups`: lines of `/proc/self/cgroup`: `0::PATH` of version 2, `N:memory:PATH` of version 1.
+/// * `root`: where version 2 is mounted, and version 1 in a folder for each controller.
+fn memory_bytes_max(groups: &str, root: &Path) -> Option<u64> {
+    let limits = groups.lines().filter_map(|line| {
+        let (_, line) = line.split_once(':')?;
+        let (controllers, group) = line.split_once(':')?;
+        match controllers {
+            "" => lowest(root, group, "memory.max"),
+            _ if controllers.split(',').any(|it| it == "memory") => {
+                lowest(&root.join("memory"), group, "memory.limit_in_bytes")
+            }
+            _ => None,
         }
-        if !folder.pop() {
-            break;
-        }
-    }
-    limit
+    });
+    limits.min()
+}
+
+/// The lowest limit from a group up to the root: one higher up holds as well, and within a container
+/// the group's own folder is often not to be seen.
+fn lowest(root: &Path, group: &str, file: &str) -> Option<u64> {
+    let folder = root.join(group.trim_start_matches('/'));
+    let folders = folder.ancestors().take_while(|it| it.starts_with(root));
+    let limits = folders.filter_map(|folder| {
+        let text = std::fs::read_to_string(folder.join(file)).ok()?;
+        // No limit is `max`, or a number that no machine has.
+        let bytes = text.trim().parse::<u64>().ok();
+        bytes.filter(|bytes| *bytes < i64::MAX as u64 - (1 << 20))
+    });
+    limits.min()
 }
 
 /// Free octets on the disk of `path` for us; `u64::MAX` where it cannot be known.
@@ -120,5 +138,34 @@ mod tests {
         assert_eq!(meter.look(2, seconds(6), false), seconds(3));
         assert_eq!(meter.look(2, seconds(6), true), Duration::ZERO);
         assert_eq!(meter.look(3, seconds(7), true), seconds(1));
+    }
+
+    #[test]
+    fn the_lowest_limit_of_a_cgroup_and_those_above_it_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let set = |path: &str, text: &str| {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        let max = |groups: &str| memory_bytes_max(groups, dir.path());
+        let (two, one) = ("0::/a/b\n", "5:cpu:/x\n4:memory,pids:/docker/c\n0::/\n");
+        assert_eq!((max(two), max(one), max("")), (None, None, None));
+        set("a/b/memory.max", "max\n");
+        assert_eq!(max(two), None);
+        set("a/memory.max", "7000\n");
+        assert_eq!(max(two), Some(7000));
+        set("a/b/memory.max", "5000\n");
+        assert_eq!((max(two), max(one)), (Some(5000), None));
+
+        set("memory/memory.limit_in_bytes", "9223372036854771712\n");
+        assert_eq!(max(one), None);
+        // As a container sees it: its own limit at the root, under a path that is not there.
+        set("memory/memory.limit_in_bytes", "4000\n");
+        assert_eq!(max(one), Some(4000));
+        set("memory/docker/c/memory.limit_in_bytes", "3000\n");
+        assert_eq!(max(one), Some(3000));
+        set("memory.max", "2000\n");
+        assert_eq!((max(two), max(one)), (Some(2000), Some(2000)));
     }
 }

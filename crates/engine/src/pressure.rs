@@ -3,7 +3,7 @@
 //!
 //! | | windows shrink | acceptance slows | recovers below |
 //! |---|---|---|---|
-//! | CPU of this process, share of the machine | 80 % | 80 %, with windows at their least | 70 % |
+//! | CPU of this process, share of the machine | at the configured most, 80 % | there too, with windows at their least | 7/8 of it |
 //! | memory, share of the limit | 80 % | 90 % | 80 % |
 //! | journal's sync, smoothed | – | 1 s | 0.5 s |
 //! | disk, free | – | at the configured least | 1.25 times that |
@@ -16,8 +16,8 @@ use std::time::Duration;
 
 /// Windows are never narrowed below this share.
 const FACTOR_MIN: f64 = 0.1;
-const CPU_MAX: f64 = 0.80;
-const CPU_CALM: f64 = 0.70;
+/// Share of the CPU's limit below which all is well again.
+const CPU_CALM: f64 = 0.875;
 const MEMORY_NARROW: f64 = 0.80;
 const MEMORY_REFUSE: f64 = 0.90;
 const SYNC_MAX: Duration = Duration::from_secs(1);
@@ -33,11 +33,19 @@ const WIDEN: f64 = 1.1;
 pub(crate) struct Sample {
     /// 0 to 1.
     pub(crate) cpu_share: f64,
+    /// 0 to 1.
+    pub(crate) cpu_share_max: f64,
     pub(crate) memory_bytes: u64,
     pub(crate) memory_bytes_max: Option<u64>,
     pub(crate) journal_sync: Duration,
     pub(crate) disk_free_bytes: u64,
     pub(crate) disk_free_bytes_min: u64,
+}
+
+impl Sample {
+    fn cpu_calm(&self) -> f64 {
+        self.cpu_share_max * CPU_CALM
+    }
 }
 
 /// A resource that is short.
@@ -108,9 +116,9 @@ impl Pressure {
 
     fn next_factor(&self, sample: &Sample) -> f64 {
         let memory = share(sample.memory_bytes, sample.memory_bytes_max);
-        if sample.cpu_share > CPU_MAX || memory > MEMORY_NARROW {
+        if sample.cpu_share > sample.cpu_share_max || memory > MEMORY_NARROW {
             (self.factor * NARROW).max(FACTOR_MIN)
-        } else if sample.cpu_share < CPU_CALM && memory < MEMORY_NARROW {
+        } else if sample.cpu_share < sample.cpu_calm() && memory < MEMORY_NARROW {
             (self.factor * WIDEN).min(1.0)
         } else {
             self.factor
@@ -136,7 +144,11 @@ impl Pressure {
         } else {
             sample.disk_free_bytes_min
         };
-        let cpu_max = if holds(Short::Cpu) { CPU_CALM } else { CPU_MAX };
+        let cpu_max = if holds(Short::Cpu) {
+            sample.cpu_calm()
+        } else {
+            sample.cpu_share_max
+        };
         let is_narrow = self.factor <= FACTOR_MIN || holds(Short::Cpu);
         if sample.disk_free_bytes < disk_min {
             Some(Short::Disk)
@@ -182,11 +194,11 @@ pub(crate) fn words(sample: &Sample) -> Vec<String> {
         format!("journal: a sync takes {:.1?}", sample.journal_sync),
     );
     say(
-        sample.cpu_share > CPU_MAX,
+        sample.cpu_share > sample.cpu_share_max,
         format!(
             "cpu: {:.0} % of {:.0} %",
             sample.cpu_share * 100.0,
-            CPU_MAX * 100.0
+            sample.cpu_share_max * 100.0
         ),
     );
     words
@@ -208,6 +220,7 @@ mod tests {
 
     const CALM: Sample = Sample {
         cpu_share: 0.3,
+        cpu_share_max: 0.8,
         memory_bytes: 100 << 20,
         memory_bytes_max: Some(1 << 30),
         journal_sync: Duration::from_millis(1),
@@ -240,6 +253,36 @@ mod tests {
         let (factor, refusing) = after(&mut pressure, busy, 20);
         assert_eq!((factor, refusing), (FACTOR_MIN, Some(Short::Cpu)));
         assert_eq!(words(&busy), ["cpu: 90 % of 80 %"]);
+    }
+
+    #[test]
+    fn the_cpu_limit_is_what_is_configured() {
+        let at = |cpu_share, cpu_share_max| Sample {
+            cpu_share,
+            cpu_share_max,
+            ..CALM
+        };
+        for (cpu_share, cpu_share_max, is_short) in [
+            (0.9, 0.95, false),
+            (0.9, 1.0, false),
+            (0.6, 0.5, true),
+            (0.9, 0.8, true),
+        ] {
+            let mut pressure = Pressure::default();
+            let sample = at(cpu_share, cpu_share_max);
+            let (_, refusing) = after(&mut pressure, sample, 20);
+            assert_eq!(
+                refusing.is_some(),
+                is_short,
+                "{cpu_share} of {cpu_share_max}"
+            );
+            assert_eq!(words(&sample).len(), usize::from(is_short));
+        }
+        // Calm is below 7/8 of it, and not before.
+        let mut pressure = Pressure::default();
+        after(&mut pressure, at(0.6, 0.5), 20);
+        assert_eq!(after(&mut pressure, at(0.45, 0.5), 5).1, Some(Short::Cpu));
+        assert_eq!(after(&mut pressure, at(0.43, 0.5), 5).1, None);
     }
 
     #[test]

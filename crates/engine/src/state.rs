@@ -6,20 +6,30 @@ use crate::views::{Health, Stats};
 
 impl Core {
     pub(crate) fn health(&self) -> Health {
-        let state = self.gate.state();
-        let sample = &state.sample;
-        let mut pressures = pressure::words(sample);
-        let unreadable = self.unreadable();
-        if unreadable > 0 {
-            pressures.push(format!(
-                "journal: {unreadable} places cannot be read, see the log"
-            ));
-        }
+        // Let go at once: the gate takes this lock too, while it refuses.
+        let (sample, window_factor) = {
+            let state = self.gate.state();
+            (state.sample, state.pressure.factor())
+        };
         let refusing = self.gate.check().err().map(|error| error.to_string());
+        let mut pressures = pressure::words(&sample);
+        let history = self.history.stats();
+        let (journal_damaged, history_damaged) = (self.unreadable(), history.damage.len() as u64);
+        for (what, places) in [("journal", journal_damaged), ("history", history_damaged)] {
+            if places > 0 {
+                pressures.push(format!(
+                    "{what}: {places} places cannot be read, see the log"
+                ));
+            }
+        }
+        let failure = history.failure;
+        pressures.extend(failure.map(|why| format!("history is not written: {why}")));
         Health {
             refusing,
-            window_factor: state.pressure.factor(),
+            window_factor,
             pressures,
+            journal_damaged,
+            history_damaged,
             cpu_share: sample.cpu_share,
             memory_bytes: sample.memory_bytes,
             memory_bytes_max: sample.memory_bytes_max,
@@ -35,6 +45,11 @@ impl Core {
         let spool = self.spool.stats();
         let journal = self.spool.journal().stats();
         let pools = self.deliverer.views();
+        let waiting: Vec<_> = self
+            .shards
+            .iter()
+            .map(|shard| shard.schedule().totals())
+            .collect();
         Stats {
             accepted: counters.accepted.get(),
             refused: counters.refused.get(),
@@ -50,9 +65,12 @@ impl Core {
             notices: counters.notices.get(),
             messages: spool.messages as u64,
             recipients: spool.recipients as u64,
+            ready: waiting.iter().map(|shard| shard.ready as u64).sum(),
+            waiting: waiting.iter().map(|shard| shard.waiting as u64).sum(),
             in_flight: counters.in_flight.get(),
             live_bytes: spool.live_bytes,
             used_bytes: journal.used_bytes,
+            history_bytes: self.history.stats().bytes,
             syncs: journal.groups,
             sync_time: journal.sync.sum,
             connections_open: pools

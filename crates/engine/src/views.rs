@@ -117,8 +117,12 @@ pub struct Health {
     pub refusing: Option<String>,
     /// 1.0: windows are as wide as they may; less: the machine is short.
     pub window_factor: f64,
-    /// What binds, in words, worst first: `cpu 93 % of 80 %`.
+    /// What binds, in words, worst first: `cpu 93 % of 80 %`. Then what is damaged.
     pub pressures: Vec<String>,
+    /// Places of the journal that could not be read: the mail in them is not delivered.
+    pub journal_damaged: u64,
+    /// Places of the history that could not be read: what they said is forgotten.
+    pub history_damaged: u64,
     /// Share of the machine's CPU that this process uses, 0 to 1.
     pub cpu_share: f64,
     /// Resident memory.
@@ -166,12 +170,18 @@ pub struct Stats {
     pub messages: u64,
     /// Recipients unsettled now.
     pub recipients: u64,
+    /// Jobs that could go now. A job is one message's recipients for one site.
+    pub ready: u64,
+    /// Jobs whose time has not come.
+    pub waiting: u64,
     /// Jobs on the wire now.
     pub in_flight: u64,
     /// Octets that live mail takes on disk.
     pub live_bytes: u64,
-    /// Octets that the journal takes on disk.
+    /// Octets that the journal takes on disk, room reserved in it included.
     pub used_bytes: u64,
+    /// Octets that history takes on disk.
+    pub history_bytes: u64,
     /// Syncs of the journal.
     pub syncs: u64,
     /// Time spent in them.

@@ -21,7 +21,10 @@ pub(super) fn start(log: &Log) {
         LogFormat::Json => false,
     };
     let registry = tracing_subscriber::registry().with(filter(log));
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    // Its own complaint about a line that could not be written would go there too, and panic.
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     // Fails only where there is a log already.
     let _ = match is_text {
         true => registry.with(lines.with_ansi(is_terminal)).try_init(),

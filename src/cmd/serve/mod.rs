@@ -68,7 +68,7 @@ async fn serve(args: &Args, config: Config) -> Outcome {
         () = signals.stop() => return Ok(Exit::Done),
     };
     notify::ready(&running.summary());
-    let watchdog = notify::keep_watchdog();
+    let watchdog = notify::keep_watchdog(running.engine());
     loop {
         match signals.next().await {
             Told::Stop => break,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use engine::Engine;
 use sd_notify::NotifyState;
 use tokio::task::AbortHandle;
 
@@ -32,16 +33,22 @@ pub(super) fn stopping() {
     say(&[NotifyState::Stopping, NotifyState::Status("draining")]);
 }
 
-/// Says twice in each period that the runtime still runs tasks, while what it gives back lives.
-pub(super) fn keep_watchdog() -> Watchdog {
+/// Says twice in each period that the engine lives, while it does and what this gives back lives.
+pub(super) fn keep_watchdog(engine: &Engine) -> Watchdog {
+    let alive = |period: Duration| tokio::spawn(keep_alive(engine.clone(), period / 2));
     let period = sd_notify::watchdog_enabled();
-    Watchdog(period.map(|period| tokio::spawn(keep_alive(period / 2)).abort_handle()))
+    Watchdog(period.map(|period| alive(period).abort_handle()))
 }
 
-async fn keep_alive(pause: Duration) {
+/// Where the engine does not answer, nothing is said either, and systemd starts us again.
+async fn keep_alive(engine: Engine, pause: Duration) {
     let mut ticks = tokio::time::interval(pause.max(Duration::from_millis(1)));
     loop {
         ticks.tick().await;
+        if let Err(error) = engine.pulse().await {
+            tracing::error!(%error, "the watchdog is told nothing more: only a restart helps");
+            return say(&[NotifyState::Status(&format!("to be restarted: {error}"))]);
+        }
         say(&[NotifyState::Watchdog]);
     }
 }

@@ -153,6 +153,10 @@ impl Running {
         Ok(Some(key.reveal()))
     }
 
+    pub(super) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
     /// One line for systemd's status.
     pub(super) fn summary(&self) -> String {
         let addresses = |addresses: &[SocketAddr]| {

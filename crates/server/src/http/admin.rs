@@ -400,8 +400,12 @@ pub(crate) struct EngineState {
     refusing: Option<String>,
     /// 1: windows are as wide as they may be; less: the machine is short.
     window_factor: f64,
-    /// What binds, in words, worst first.
+    /// What binds, in words, worst first; then what is damaged.
     pressures: Vec<String>,
+    /// Places of the journal that cannot be read; the mail in them is not delivered.
+    journal_damaged: u64,
+    /// Places of the history that cannot be read.
+    history_damaged: u64,
     /// Share of the machine's CPU, 0 to 1.
     cpu_share: f64,
     memory_bytes: u64,
@@ -435,10 +439,15 @@ pub(crate) struct Counts {
     recipients: u64,
     /// Held now.
     recipients_held: u64,
-    /// On the wire now.
+    /// Jobs that could go now; a job is one message's recipients for one site.
+    ready: u64,
+    /// Jobs whose time has not come.
+    waiting: u64,
+    /// Jobs on the wire now.
     in_flight: u64,
     live_bytes: u64,
     used_bytes: u64,
+    history_bytes: u64,
     connections_open: u64,
 }
 
@@ -448,6 +457,8 @@ impl EngineState {
             refusing: health.refusing,
             window_factor: health.window_factor,
             pressures: health.pressures,
+            journal_damaged: health.journal_damaged,
+            history_damaged: health.history_damaged,
             cpu_share: health.cpu_share,
             memory_bytes: health.memory_bytes,
             memory_bytes_max: health.memory_bytes_max,
@@ -470,9 +481,12 @@ impl EngineState {
                 messages: stats.messages,
                 recipients: stats.recipients,
                 recipients_held: stats.held,
+                ready: stats.ready,
+                waiting: stats.waiting,
                 in_flight: stats.in_flight,
                 live_bytes: stats.live_bytes,
                 used_bytes: stats.used_bytes,
+                history_bytes: stats.history_bytes,
                 connections_open: stats.connections_open,
             },
         }

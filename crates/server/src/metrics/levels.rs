@@ -4,6 +4,7 @@ use engine::Engine;
 use engine::views::{Health, Stats};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
@@ -113,12 +114,6 @@ const LEVELS: &[Level] = &[
         of: |stats, _| stats.held as f64,
     },
     Level {
-        name: "in_flight_jobs",
-        help: "Jobs on the wire",
-        unit: None,
-        of: |stats, _| stats.in_flight as f64,
-    },
-    Level {
         name: "spool_live",
         help: "Octets that unsettled mail takes on disk",
         unit: Some(Unit::Bytes),
@@ -126,9 +121,27 @@ const LEVELS: &[Level] = &[
     },
     Level {
         name: "journal_used",
-        help: "Octets that the journal takes on disk",
+        help: "Octets that the journal takes on disk, room reserved in it included",
         unit: Some(Unit::Bytes),
         of: |stats, _| stats.used_bytes as f64,
+    },
+    Level {
+        name: "journal_damaged_places",
+        help: "Places of the journal that cannot be read; the mail in them is not delivered",
+        unit: None,
+        of: |_, health| health.journal_damaged as f64,
+    },
+    Level {
+        name: "history_used",
+        help: "Octets that history takes on disk",
+        unit: Some(Unit::Bytes),
+        of: |stats, _| stats.history_bytes as f64,
+    },
+    Level {
+        name: "history_damaged_places",
+        help: "Places of the history that cannot be read",
+        unit: None,
+        of: |_, health| health.history_damaged as f64,
     },
     Level {
         name: "open_connections",
@@ -186,6 +199,13 @@ const LEVELS: &[Level] = &[
     },
 ];
 
+/// Where jobs are; a recipient that is held has none.
+const STATES: &[(&str, fn(&Stats) -> u64)] = &[
+    ("ready", |stats| stats.ready),
+    ("waiting", |stats| stats.waiting),
+    ("in_flight", |stats| stats.in_flight),
+];
+
 impl Collector for Levels {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let (stats, health) = (self.0.stats(), self.0.health());
@@ -193,6 +213,12 @@ impl Collector for Levels {
             let count = ConstCounter::new(of(&stats));
             let metric = encoder.encode_descriptor(name, help, None, count.metric_type())?;
             count.encode(metric)?;
+        }
+        let help = "Jobs by state; a job is one message's recipients for one site";
+        let mut jobs = encoder.encode_descriptor("queue_jobs", help, None, MetricType::Gauge)?;
+        for (state, of) in STATES {
+            let level = ConstGauge::new(of(&stats) as f64);
+            level.encode(jobs.encode_family(&[("state", *state)])?)?;
         }
         let synced = ConstCounter::new(stats.sync_time.as_secs_f64());
         let help = "Time spent in syncs of the journal";
