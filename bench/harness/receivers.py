@@ -28,6 +28,8 @@ class Receiver:
     name: str
     port: int
     pid: int
+    # All that it listens on, where it was told to listen on several.
+    ports: tuple[int, ...] = ()
 
 
 @contextlib.contextmanager
@@ -47,9 +49,10 @@ def smtp_sink() -> Iterator[Receiver]:
 def our_sink(*options: str) -> Iterator[Receiver]:
     """`mailrail sink` with `options`; it prints the address it listens on."""
     command = [tools.mailrail(), "sink", "--listen", "127.0.0.1:0", *options]
+    wanted = max(1, command.count("--listen"))
     with started("mailrail-sink", command) as (process, log):
-        address = await_(lambda: _announced(log), "mailrail sink", process)
-        yield Receiver(" ".join(["mailrail sink", *options]), int(address[1]), process.pid)
+        ports = await_(lambda: _announced(log, wanted), "mailrail sink", process)
+        yield Receiver(" ".join(["mailrail sink", *options]), ports[0], process.pid, ports)
 
 
 def rsa_tls() -> tuple[tuple[str, ...], Path]:
@@ -108,5 +111,7 @@ def greets(port: int) -> bool:
         return False
 
 
-def _announced(log) -> re.Match | None:
-    return re.search(r"listening on \S+:(\d+)", log.read_text(errors="replace"))
+def _announced(log, wanted: int) -> tuple[int, ...]:
+    """The ports, once all that are wanted are there."""
+    ports = re.findall(r"listening on \S+:(\d+)\n", log.read_text(errors="replace"))
+    return tuple(int(port) for port in ports) if len(ports) >= wanted else ()

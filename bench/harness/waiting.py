@@ -41,13 +41,12 @@ def in_flight(effort: Effort) -> Section:
         [],
         raw=[],
     )
-    listens = ["--listen", "127.0.0.1:0"] * relays_needed
+    # One more is there anyway.
+    listens = ["--listen", "127.0.0.1:0"] * (relays_needed - 1)
     rule = f'at = "final", delay = "{HOLD}"'
     with relays.folder() as folder, receivers.our_sink(*listens, "--rule", rule) as receiver:
-        log = (tools.OUT / "logs" / "mailrail-sink.log").read_text()
-        ports = [int(port) for port in re.findall(r"listening on \S+:(\d+)", log)]
         more = ("connections_max = 1", f'wire = "windowed:{WINDOW}"')
-        routes = [relays.route(port, *more, domain=f"s{n}.example") for n, port in enumerate(ports)]
+        routes = [relays.route(port, *more, domain=f"s{n}.example") for n, port in enumerate(receiver.ports)]
         with relays.serve(folder, "\n".join(routes)) as relay:
             before = relay.rss_mib()
             feed(relay, messages + messages // 10, 4096, f"b@s{{n%{relays_needed}}}.example")
