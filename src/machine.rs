@@ -14,6 +14,15 @@ pub(crate) fn cpu_time() -> Duration {
     )
 }
 
+/// Threads that run tasks: all CPUs but one, which is left to the threads of the journal and the
+/// history and to the kernel's share of the work. `TOKIO_WORKER_THREADS` says otherwise.
+pub(crate) fn workers() -> usize {
+    let told = std::env::var("TOKIO_WORKER_THREADS").ok();
+    let told = told.and_then(|told| told.parse().ok());
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    told.unwrap_or(cpus - 1).max(1)
+}
+
 /// Resident memory in bytes, now; `None` where the system does not say.
 pub(crate) fn rss_bytes() -> Option<u64> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;

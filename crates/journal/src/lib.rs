@@ -30,6 +30,7 @@
 mod commit;
 pub mod files;
 mod frame;
+mod gather;
 mod group;
 mod journal;
 mod read;

@@ -8,6 +8,7 @@ use crate::Position;
 use crate::commit::CommitError;
 use crate::files::{self, File};
 use crate::frame::FIRST;
+use crate::gather::Gathering;
 use crate::group::Group;
 use crate::journal::Shared;
 use crate::segment::Failure;
@@ -22,10 +23,7 @@ pub(crate) struct Writer {
     file: Arc<dyn File>,
     /// Waits for room.
     held: Option<Group>,
-    /// How many waited for the last group: as many are likely to come back at once (ADR 51).
-    expected: u32,
-    /// What a sync takes, smoothed.
-    sync_time: Duration,
+    gathering: Gathering,
 }
 
 /// What a turn came to.
@@ -58,8 +56,7 @@ impl Writer {
             number,
             file,
             held: None,
-            expected: 0,
-            sync_time: Duration::ZERO,
+            gathering: Gathering::default(),
         }
     }
 
@@ -84,8 +81,7 @@ impl Writer {
         }
         let (write_time, sync_time) = (written - start, written.elapsed());
         shared.count(&group, write_time, sync_time);
-        self.expected = group.awaited.max(self.expected - self.expected.div_ceil(8));
-        self.sync_time = self.sync_time * 7 / 8 + sync_time / 8;
+        self.gathering.synced(group.awaited, sync_time);
         self.commit(shared, group);
         Turn::Wrote
     }
@@ -139,7 +135,7 @@ impl Writer {
     /// Sleeps until there is something to do; false: the end.
     fn wait(&self, shared: &Shared) -> bool {
         let mut state = shared.state();
-        let (mut linger, mut gather) = (None, None);
+        let (mut linger, mut round) = (None, None);
         loop {
             let is_closing = state.refusal == Some(Refusal::Closed);
             let is_over = is_closing && (self.held.is_some() || !state.has_groups());
@@ -149,10 +145,11 @@ impl Writer {
             let awaited = state.awaited();
             let (time, until) = if self.held.is_some() {
                 (Some(RETRY), u32::MAX)
-            } else if is_closing || awaited >= self.expected.max(1) {
+            } else if is_closing || awaited >= self.gathering.expected() {
                 return true;
             } else if awaited > 0 {
-                (Some(left(&mut gather, self.sync_time / 2)), self.expected)
+                let left = self.gathering.left(&mut round, awaited, Instant::now());
+                (Some(left), self.gathering.expected())
             } else if state.has_groups() {
                 (Some(left(&mut linger, shared.options.linger)), 1)
             } else {
@@ -165,7 +162,7 @@ impl Writer {
             let is_over;
             (state, is_over) = shared.sleep(state, time);
             state.sleeps_until = None;
-            if is_over {
+            if is_over && round.is_none() {
                 return true;
             }
         }

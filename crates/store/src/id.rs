@@ -10,6 +10,10 @@ use std::str::FromStr;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageId(u128);
 
+/// Octets of an id's text, and where in it the dashes stand.
+const TEXT_LEN: usize = 36;
+const DASHES: [usize; 4] = [8, 13, 18, 23];
+
 /// A text is not a [`MessageId`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a message id looks like 0190a1b2-c3d4-7e5f-8a6b-7c8d9e0f1a2b")]
@@ -46,10 +50,14 @@ impl MessageId {
 
 impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bits = self.0;
-        let (a, b, c) = (bits >> 96, (bits >> 80) & 0xffff, (bits >> 64) & 0xffff);
-        let (d, e) = ((bits >> 48) & 0xffff, bits & 0xffff_ffff_ffff);
-        write!(f, "{a:08x}-{b:04x}-{c:04x}-{d:04x}-{e:012x}")
+        // By hand: it is printed several times for each message, and number formatting is slow.
+        let mut text = [b'-'; TEXT_LEN];
+        let places = (0..TEXT_LEN).filter(|place| !DASHES.contains(place));
+        for (digit, place) in places.enumerate() {
+            let nibble = (self.0 >> (124 - 4 * digit)) as usize & 0xf;
+            text[place] = b"0123456789abcdef"[nibble];
+        }
+        f.write_str(str::from_utf8(&text).unwrap_or_default())
     }
 }
 
@@ -64,11 +72,11 @@ impl FromStr for MessageId {
 
     fn from_str(text: &str) -> Result<Self, IdError> {
         let bytes = text.as_bytes();
-        let is_placed = |(index, b): (usize, &u8)| match index {
-            8 | 13 | 18 | 23 => *b == b'-',
-            _ => b.is_ascii_hexdigit(),
+        let is_placed = |(index, b): (usize, &u8)| match DASHES.contains(&index) {
+            true => *b == b'-',
+            false => b.is_ascii_hexdigit(),
         };
-        if bytes.len() != 36 || !bytes.iter().enumerate().all(is_placed) {
+        if bytes.len() != TEXT_LEN || !bytes.iter().enumerate().all(is_placed) {
             return Err(IdError);
         }
         let digits: String = text.chars().filter(|c| *c != '-').collect();

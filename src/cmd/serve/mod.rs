@@ -51,6 +51,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     log::start(&config.log);
     machine::raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(machine::workers())
         .enable_all()
         .build()
         .or_exit_with(Exit::Temporary, "cannot start the runtime")?;

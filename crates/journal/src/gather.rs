@@ -1,0 +1,124 @@
+//! When a group goes to the disk: how many to wait for, and for how long.
+//!
+//! Those who wait for a commit come back together when it ends, and each sync that is not made is one
+//! saved. So a group waits until as many are there as waited for the last one, as long as they keep
+//! coming (ADRs 51, 105). Who comes alone never waits.
+
+use std::time::{Duration, Instant};
+
+/// The longest pause between two who belong together; half a sync, where that is less.
+const PAUSE_MAX: Duration = Duration::from_micros(250);
+/// A group gathers for so many pauses at most.
+const PAUSES_MAX: u32 = 4;
+
+/// What was learned from the groups so far.
+#[derive(Debug, Default)]
+pub(crate) struct Gathering {
+    /// How many are likely to come.
+    expected: u32,
+    /// What a sync takes, smoothed.
+    sync_time: Duration,
+}
+
+/// A group that is being gathered.
+#[derive(Debug)]
+pub(crate) struct Round {
+    awaited: u32,
+    /// Nobody has come for a pause then.
+    quiet_at: Instant,
+    ends_at: Instant,
+}
+
+impl Gathering {
+    /// How many have to wait before a group goes at once; at least one.
+    pub(crate) fn expected(&self) -> u32 {
+        self.expected.max(1)
+    }
+
+    /// A group was synced.
+    ///
+    /// * `awaited`: how many waited for it.
+    pub(crate) fn synced(&mut self, awaited: u32, sync_time: Duration) {
+        self.expected = awaited.max(self.expected - self.expected.div_ceil(8));
+        self.sync_time = self.sync_time * 7 / 8 + sync_time / 8;
+    }
+
+    /// How much longer to wait for others, where `awaited` wait already.
+    pub(crate) fn left(&self, round: &mut Option<Round>, awaited: u32, now: Instant) -> Duration {
+        let pause = (self.sync_time / 2).min(PAUSE_MAX);
+        let begin = || Round {
+            awaited: 0,
+            quiet_at: now,
+            ends_at: now + pause * PAUSES_MAX,
+        };
+        let round = round.get_or_insert_with(begin);
+        if awaited > round.awaited {
+            round.awaited = awaited;
+            round.quiet_at = now + pause;
+        }
+        round.quiet_at.min(round.ends_at).saturating_duration_since(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+    const PAUSE: Duration = Duration::from_micros(250);
+
+    fn after(groups: &[u32]) -> Gathering {
+        let mut gathering = Gathering::default();
+        for awaited in groups {
+            gathering.synced(*awaited, 64 * MS);
+        }
+        gathering
+    }
+
+    #[test]
+    fn who_comes_alone_is_all_that_is_expected() {
+        assert_eq!(Gathering::default().expected(), 1);
+        assert_eq!(after(&[1; 20]).expected(), 1);
+    }
+
+    #[test]
+    fn as_many_are_expected_as_waited_for_the_last() {
+        assert_eq!(after(&[3, 20]).expected(), 20);
+    }
+
+    #[test]
+    fn those_who_left_are_soon_expected_no_more() {
+        let gone = after(&[100]);
+        let groups = (1..).scan(gone, |gathering, _| {
+            gathering.synced(1, MS);
+            Some(gathering.expected())
+        });
+        let groups = groups.take_while(|expected| *expected > 1).count();
+        assert!(groups < 40, "{groups}");
+    }
+
+    #[test]
+    fn each_newcomer_prolongs_the_wait_by_a_pause_up_to_its_end() {
+        let gathering = after(&[9]);
+        let (start, mut round) = (Instant::now(), None);
+        assert_eq!(gathering.left(&mut round, 1, start), PAUSE);
+        let mut now = start + PAUSE / 2;
+        assert_eq!(gathering.left(&mut round, 1, now), PAUSE / 2);
+        for awaited in 2..5 {
+            assert_eq!(gathering.left(&mut round, awaited, now), PAUSE);
+            now += PAUSE;
+        }
+        assert_eq!(gathering.left(&mut round, 5, now), PAUSE / 2);
+        assert_eq!(gathering.left(&mut round, 6, start + MS), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_pause_is_half_a_sync_at_most() {
+        let mut gathering = Gathering::default();
+        for _ in 0..100 {
+            gathering.synced(9, Duration::from_micros(80));
+        }
+        let left = gathering.left(&mut None, 1, Instant::now());
+        assert!(left <= Duration::from_micros(40), "{left:?}");
+    }
+}
