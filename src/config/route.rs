@@ -112,7 +112,7 @@ impl Route {
         let connections_max = section.get("connections_max", "20");
         let messages_per_connection_max = section.get("messages_per_connection_max", "1000");
         let rate = section.maybe("rate");
-        let wire = section.get("wire", "\"overlapped\"");
+        let wire = section.get("wire", default_wire(hops.as_ref()));
         let unknown = section.get("unknown", "\"retry\"");
         let allow_loopback = section.get("allow_loopback", "false");
         let port = section.get("port", "25");
@@ -185,6 +185,14 @@ impl Route {
             let text = "windowed is for a relay that is known to be sound, not for strangers (mx)";
             section.wrong("wire", text);
         }
+    }
+}
+
+/// A relay is known to whoever wrote its name here, and is trusted with a window; a stranger is not.
+fn default_wire(hops: Option<&Hops>) -> &'static str {
+    match hops {
+        Some(Hops::Mx(_)) => "\"overlapped\"",
+        Some(Hops::Relays(_)) | None => "\"windowed:8\"",
     }
 }
 

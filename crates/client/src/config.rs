@@ -27,6 +27,16 @@ pub enum Wire {
     Windowed(u8),
 }
 
+impl Wire {
+    /// Whole transactions that may be unanswered on one connection.
+    pub(crate) fn window(self) -> usize {
+        match self {
+            Self::Lockstep | Self::Pipelined | Self::Overlapped => 1,
+            Self::Windowed(window) => usize::from(window.max(1)),
+        }
+    }
+}
+
 /// How many connections work at once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Concurrency {

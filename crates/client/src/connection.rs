@@ -60,6 +60,8 @@ pub(crate) struct Connection {
     step_began: Duration,
     messages: u32,
     messages_max: u32,
+    /// Messages that the server has accepted.
+    taken: u32,
     is_retiring: bool,
     /// The dispatch knows that it is retiring.
     has_left: bool,
@@ -119,6 +121,7 @@ impl Connection {
             step_began: now,
             messages: 0,
             messages_max,
+            taken: 0,
             is_retiring: false,
             has_left: false,
             is_active: false,
@@ -184,12 +187,22 @@ impl Connection {
         while !self.is_retiring {
             let taken = {
                 let session = &self.session;
+                // A window opens by what the server has taken on this connection.
+                let is_open = match session.mode() {
+                    Mode::Windowed { .. } => self.jobs.len() <= self.taken as usize,
+                    _ => true,
+                };
                 let mut dispatch = self.shared.dispatch();
-                let may_begin = |len| session.may_begin(len);
+                let may_begin = |len| is_open && session.may_begin(len);
                 dispatch.take(self.slot, self.is_active, may_begin, now, cx.waker())
             };
             match taken {
-                Take::Nothing | Take::Full => return,
+                Take::Nothing | Take::Full { is_left: false } => return,
+                Take::Full { is_left: true } => {
+                    let shared = &self.shared;
+                    return shared.decide(now, |dispatch| dispatch.kick(now));
+                }
+                Take::Later => return cx.waker().wake_by_ref(),
                 Take::Close => self.is_retiring = true,
                 Take::Job(job) => {
                     self.is_active = true;
@@ -234,7 +247,7 @@ impl Connection {
     /// The server cannot take this message, by its own announcement; nothing was written.
     fn refuse(&mut self, job: Job, error: &BeginError, now: Duration) {
         if self.jobs.is_empty() {
-            self.become_inactive(now);
+            self.become_inactive(None, now);
         }
         match error {
             BeginError::NotNow => self.returned.push(job),
@@ -329,23 +342,23 @@ impl Connection {
 
     /// Hands out the outcomes there are.
     fn settle(&mut self, now: Duration) {
-        let mut has_settled = false;
+        let mut latency = None;
         while let Some(settled) = self.session.settled() {
             let Some(on_wire) = self.jobs.pop_front() else {
                 break;
             };
             debug_assert_eq!(on_wire.id, settled.id, "transactions settle in order");
-            has_settled = true;
+            latency = Some(now.saturating_sub(settled.marks.begun));
             self.finish(on_wire, settled, now);
         }
-        if has_settled && self.jobs.is_empty() && self.is_active {
-            self.become_inactive(now);
+        if latency.is_some() && self.jobs.is_empty() && self.is_active {
+            self.become_inactive(latency, now);
         }
     }
 
-    fn become_inactive(&mut self, now: Duration) {
+    fn become_inactive(&mut self, latency: Option<Duration>, now: Duration) {
         self.is_active = false;
-        self.shared.dispatch().became_inactive();
+        self.shared.dispatch().became_inactive(latency);
         self.shared.hand_on(now);
     }
 
@@ -357,6 +370,9 @@ impl Connection {
             ..
         } = on_wire;
         self.was_useful |= matches!(settled.end, End::Final(_));
+        if matches!(&settled.end, End::Final(reply) if reply.code().is_completed()) {
+            self.taken = self.taken.saturating_add(1);
+        }
         let may_return = self.was_useful || job.returns < RETURNS_MAX;
         if may_return && self.is_worth_another_connection(&settled.end) {
             job.returns += u8::from(!self.was_useful);

@@ -8,7 +8,9 @@
 //!
 //! A connection that could take a message registers its waker, as *idle* (without work) or
 //! *hungry* (with work, and room for more). Each message that arrives wakes one: an idle one
-//! first, then a new connection, then a hungry one.
+//! first, then a new connection, then a hungry one. Where the server is near, a connection that was
+//! woken is left to sleep a little, so that what comes meanwhile joins its flight ([`Flight`]): what
+//! costs there is the flight, not the way.
 //!
 //! It is long because all that decides who goes next must see the same state under the same lock.
 
@@ -22,6 +24,7 @@ use tokio::sync::oneshot;
 
 use crate::failure::{Cause, Failure, Kind, Scope, Stage};
 use crate::job::Job;
+use crate::near::Nearness;
 use crate::report::{PoolStats, Timings};
 
 /// How long no connection is dialed after one failed, at first and at most.
@@ -44,6 +47,10 @@ pub(crate) struct Dispatch {
     min_idle: usize,
     adaptive: Option<Gradient2>,
     rate: Option<Gcra>,
+    /// Transactions that may be unanswered on one connection.
+    window: usize,
+    nearness: Nearness,
+    flight: Option<Flight>,
     /// The rate lets nothing start before this.
     paced_until: Option<Duration>,
     dial_not_before: Duration,
@@ -54,6 +61,16 @@ pub(crate) struct Dispatch {
     /// Callers of `check` that wait for a connection to become ready.
     checks: Vec<oneshot::Sender<Result<(), Failure>>>,
     pub(crate) stats: PoolStats,
+}
+
+/// A connection that was woken and has not taken what it was woken for.
+#[derive(Debug)]
+struct Flight {
+    slot: usize,
+    /// How many more may come without anybody being woken for them.
+    room: usize,
+    /// It has let others go before.
+    is_ripe: bool,
 }
 
 #[derive(Debug, Default)]
@@ -92,7 +109,12 @@ pub(crate) enum Take {
     /// Nothing it could start now; it is registered and will be woken.
     Nothing,
     /// There is work, but no room on this connection.
-    Full,
+    Full {
+        /// Nobody else was woken for it.
+        is_left: bool,
+    },
+    /// Not yet: let all others run first that are ready, and ask again.
+    Later,
     /// The pool is closing.
     Close,
 }
@@ -113,6 +135,8 @@ pub(crate) enum HouseCall {
 pub(crate) struct DispatchConfig {
     pub(crate) cap: usize,
     pub(crate) min_idle: usize,
+    /// Transactions that may be unanswered on one connection.
+    pub(crate) window: usize,
     pub(crate) is_adaptive: bool,
     pub(crate) rate: Option<Gcra>,
 }
@@ -131,6 +155,9 @@ impl Dispatch {
             min_idle: config.min_idle.min(config.cap),
             adaptive: config.is_adaptive.then(|| Gradient2::new(1, config.cap)),
             rate: config.rate,
+            window: config.window,
+            nearness: Nearness::default(),
+            flight: None,
             paced_until: None,
             dial_not_before: Duration::ZERO,
             dial_pause: DIAL_PAUSE_MIN,
@@ -182,9 +209,22 @@ impl Dispatch {
         if self.queue.is_empty() || self.paced_until.is_some_and(|until| until > now) {
             return Kick::Nothing;
         }
-        if self.active < self.limit()
-            && let Some(waker) = self.pop(Standing::Idle)
+        if let Some(flight) = &mut self.flight
+            && flight.room > 0
         {
+            flight.room -= 1;
+            return Kick::Nothing;
+        }
+        if self.active < self.limit()
+            && let Some((slot, waker)) = self.pop(Standing::Idle)
+        {
+            if self.window > 1 && self.nearness.is_near() {
+                self.flight = Some(Flight {
+                    slot,
+                    room: self.window - 1,
+                    is_ripe: false,
+                });
+            }
             return Kick::Wake(waker);
         }
         if self.opening < self.queue.len()
@@ -192,7 +232,8 @@ impl Dispatch {
         {
             return Kick::Open(slot);
         }
-        self.pop(Standing::Hungry).map_or(Kick::Nothing, Kick::Wake)
+        let hungry = self.pop(Standing::Hungry);
+        hungry.map_or(Kick::Nothing, |(_, waker)| Kick::Wake(waker))
     }
 
     /// Takes a slot for one more connection if the cap and the pause after failures allow.
@@ -298,6 +339,7 @@ impl Dispatch {
 
     /// A connection takes no more messages, and is not to be woken for any.
     pub(crate) fn leave(&mut self, slot: usize) {
+        self.end_flight(slot);
         self.slots[slot].standing = Standing::Busy;
     }
 
@@ -308,6 +350,7 @@ impl Dispatch {
     }
 
     fn release(&mut self, slot: usize) {
+        self.end_flight(slot);
         self.slots[slot].standing = Standing::Free;
         self.slots[slot].waker = None;
         self.free.push(slot);
@@ -326,6 +369,12 @@ impl Dispatch {
         now: Duration,
         waker: &Waker,
     ) -> Take {
+        if let Some(flight) = &mut self.flight
+            && flight.slot == slot
+            && !std::mem::replace(&mut flight.is_ripe, true)
+        {
+            return Take::Later;
+        }
         let Some(len) = self.front_len(now) else {
             let close = self.is_closing;
             self.rest(slot, is_active, waker);
@@ -333,7 +382,8 @@ impl Dispatch {
         };
         if !may_begin(len) {
             self.slots[slot].standing = Standing::Busy;
-            return Take::Full;
+            let is_left = self.end_flight(slot);
+            return Take::Full { is_left };
         }
         if !is_active && self.active >= self.limit() {
             self.rest(slot, is_active, waker);
@@ -367,8 +417,15 @@ impl Dispatch {
         }
     }
 
+    /// The connection has taken what it was woken for, or takes nothing any more. Says whether one
+    /// was woken for several.
+    fn end_flight(&mut self, slot: usize) -> bool {
+        self.flight.take_if(|flight| flight.slot == slot).is_some()
+    }
+
     /// Registers a connection that has room.
     fn rest(&mut self, slot: usize, is_active: bool, waker: &Waker) {
+        self.end_flight(slot);
         let standing = if is_active {
             Standing::Hungry
         } else {
@@ -394,22 +451,27 @@ impl Dispatch {
         }
     }
 
-    /// The waker of a connection of this standing, the one that rested last.
-    fn pop(&mut self, standing: Standing) -> Option<Waker> {
+    /// A connection of this standing and its waker, the one that rested last.
+    fn pop(&mut self, standing: Standing) -> Option<(usize, Waker)> {
         loop {
             let slot = self.list(standing).pop()?;
             let entry = &mut self.slots[slot];
             entry.listed[usize::from(standing == Standing::Hungry)] = false;
             if entry.standing == standing {
                 entry.standing = Standing::Busy;
-                return entry.waker.clone();
+                return Some((slot, entry.waker.clone()?));
             }
         }
     }
 
     /// A connection has no transaction any more.
-    pub(crate) fn became_inactive(&mut self) {
+    ///
+    /// * `latency`: what the last one took, if it was answered.
+    pub(crate) fn became_inactive(&mut self, latency: Option<Duration>) {
         self.active -= 1;
+        if let Some(latency) = latency {
+            self.nearness.answered(latency);
+        }
     }
 
     /// One transaction's latency, for the adaptive limit.
@@ -549,6 +611,7 @@ mod tests {
         let mut dispatch = Dispatch::new(DispatchConfig {
             cap: 2,
             min_idle: 0,
+            window: 1,
             is_adaptive: false,
             rate: None,
         });

@@ -31,6 +31,7 @@ mod endpoint;
 mod failure;
 mod job;
 mod network;
+mod near;
 mod pool;
 mod relay;
 mod report;

@@ -139,6 +139,7 @@ impl PoolBuilder {
         let dispatch = Dispatch::new(DispatchConfig {
             cap: self.concurrency.cap(),
             min_idle: self.min_idle,
+            window: self.wire.window(),
             is_adaptive: matches!(self.concurrency, Concurrency::Auto { .. }),
             rate: self
                 .rate

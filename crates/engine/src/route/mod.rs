@@ -120,6 +120,10 @@ impl Route {
     /// Connections of a site unless set otherwise.
     pub const CONNECTIONS_MAX: usize = 20;
 
+    /// Messages that may be unanswered on one connection to a smarthost unless set otherwise; a
+    /// stranger gets its next one when it has answered.
+    pub const WINDOW: u8 = 8;
+
     /// A route for all domains, from one source, with defaults for the rest.
     ///
     /// * `host`: our name in EHLO.
@@ -131,6 +135,10 @@ impl Route {
                 .map_or(TlsMode::Opportunistic, |relay| relay.tls),
             Via::Mx => TlsMode::Opportunistic,
         };
+        let wire = match &via {
+            Via::Smarthosts(_) => Wire::Windowed(Self::WINDOW),
+            Via::Mx => Wire::Overlapped,
+        };
         Self {
             name: name.into(),
             domains: vec![Pattern::All],
@@ -139,7 +147,7 @@ impl Route {
             roots: Vec::new(),
             allow_plaintext_auth: false,
             tls,
-            wire: Wire::Overlapped,
+            wire,
             sources: vec![(Arc::new(Source::any(host)), 1)],
             connections_max: Self::CONNECTIONS_MAX,
             messages_per_connection: 1000,
