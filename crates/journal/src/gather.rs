@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 /// The longest pause between two who belong together; half a sync, where that is less.
 const PAUSE_MAX: Duration = Duration::from_micros(250);
+/// A disk that syncs for one part in so many of the time is busy.
+const BUSY_SHARE: u32 = 4;
 /// A group gathers for so many pauses at most.
 const PAUSES_MAX: u32 = 4;
 
@@ -38,8 +40,21 @@ impl Gathering {
     /// A group was synced.
     ///
     /// * `awaited`: how many waited for it.
-    pub(crate) fn synced(&mut self, awaited: u32, sync_time: Duration) {
-        self.expected = awaited.max(self.expected - self.expected.div_ceil(8));
+    /// * `meanwhile`: how many have come for the next one since it was taken.
+    /// * `interval`: from the start of the group before to the start of this one.
+    pub(crate) fn synced(
+        &mut self,
+        awaited: u32,
+        meanwhile: u32,
+        sync_time: Duration,
+        interval: Duration,
+    ) {
+        let all = awaited.saturating_add(meanwhile);
+        let is_busy = sync_time * BUSY_SHARE > interval;
+        self.expected = match is_busy {
+            true => all.max(self.expected - self.expected.div_ceil(8)),
+            false => all.div_ceil(2),
+        };
         self.sync_time = self.sync_time * 7 / 8 + sync_time / 8;
     }
 

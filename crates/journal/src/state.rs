@@ -186,6 +186,11 @@ impl State {
         }
     }
 
+    /// How many wait for all groups not yet taken.
+    pub(crate) fn waiting(&self) -> u32 {
+        self.groups.iter().map(|group| group.awaited).sum()
+    }
+
     /// Hands out the next group to be written.
     pub(crate) fn take(&mut self) -> Option<Group> {
         let group = self.groups.pop_front()?;

@@ -24,6 +24,8 @@ pub(crate) struct Writer {
     /// Waits for room.
     held: Option<Group>,
     gathering: Gathering,
+    /// When the last group was taken.
+    began: Option<Instant>,
 }
 
 /// What a turn came to.
@@ -57,6 +59,7 @@ impl Writer {
             file,
             held: None,
             gathering: Gathering::default(),
+            began: None,
         }
     }
 
@@ -81,7 +84,9 @@ impl Writer {
         }
         let (write_time, sync_time) = (written - start, written.elapsed());
         shared.count(&group, write_time, sync_time);
-        self.gathering.synced(group.awaited, sync_time);
+        let meanwhile = shared.state().waiting();
+        let interval = start - self.began.replace(start).unwrap_or(start);
+        self.gathering.synced(group.awaited, meanwhile, sync_time, interval);
         self.commit(shared, group);
         Turn::Wrote
     }
