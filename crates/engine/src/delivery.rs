@@ -103,7 +103,7 @@ impl Core {
     /// The message of a job and those of its recipients that are still to be served.
     async fn load(self: &Arc<Self>, key: Key) -> Option<Load> {
         let slot = key.slot();
-        let message = match self.spool.cached(slot) {
+        let message = match self.spool.read_at_once(slot) {
             Some(message) => message,
             None => {
                 let core = Arc::clone(self);

@@ -44,6 +44,10 @@ pub trait Files: Send + Sync + 'static {
 pub trait File: Send + Sync {
     /// Fills the start of `buffer` from `offset` on; fewer bytes than asked only at the end.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
+    /// The same, as far as that goes without waiting for a disk: `None` where it might.
+    fn read_at_once(&self, _offset: u64, _buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        Ok(None)
+    }
     /// Writes the pieces one behind the other; may write less.
     fn write_at(&self, offset: u64, pieces: &[IoSlice<'_>]) -> io::Result<usize>;
     /// Makes what was written durable, and the length. After an error nothing may be assumed of

@@ -1,8 +1,9 @@
 //! When a group goes to the disk: how many to wait for, and for how long.
 //!
 //! Those who wait for a commit come back together when it ends, and each sync that is not made is one
-//! saved. So a group waits until as many are there as waited for the last one, as long as they keep
-//! coming (ADRs 51, 105). Who comes alone never waits.
+//! saved. So a group waits for those who are likely to come, as long as they keep coming: for all of
+//! them where the disk is busy, and for half where it has time, so that one half is synced while the
+//! other half's next messages are made (ADRs 51, 105). Who comes alone never waits.
 
 use std::time::{Duration, Instant};
 
@@ -82,10 +83,12 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
     const PAUSE: Duration = Duration::from_micros(250);
 
-    fn after(groups: &[u32]) -> Gathering {
+    /// * `groups`: how many waited for each, and how many came while it was synced.
+    /// * `interval`: between them, where a sync takes a millisecond.
+    fn after(groups: &[(u32, u32)], interval: Duration) -> Gathering {
         let mut gathering = Gathering::default();
-        for awaited in groups {
-            gathering.synced(*awaited, 64 * MS);
+        for (awaited, meanwhile) in groups {
+            gathering.synced(*awaited, *meanwhile, MS, interval);
         }
         gathering
     }
@@ -93,19 +96,28 @@ mod tests {
     #[test]
     fn who_comes_alone_is_all_that_is_expected() {
         assert_eq!(Gathering::default().expected(), 1);
-        assert_eq!(after(&[1; 20]).expected(), 1);
+        for interval in [MS, 100 * MS] {
+            assert_eq!(after(&[(1, 0); 20], interval).expected(), 1);
+        }
     }
 
     #[test]
-    fn as_many_are_expected_as_waited_for_the_last() {
-        assert_eq!(after(&[3, 20]).expected(), 20);
+    fn where_the_disk_is_busy_all_share_a_sync() {
+        assert_eq!(after(&[(3, 2)], 2 * MS).expected(), 5);
+        assert_eq!(after(&[(20, 0)], 2 * MS).expected(), 20);
+    }
+
+    #[test]
+    fn where_it_has_time_one_half_waits_while_the_other_works() {
+        assert_eq!(after(&[(20, 0)], 10 * MS).expected(), 10);
+        assert_eq!(after(&[(10, 9)], 10 * MS).expected(), 10);
     }
 
     #[test]
     fn those_who_left_are_soon_expected_no_more() {
-        let gone = after(&[100]);
+        let gone = after(&[(100, 0)], 2 * MS);
         let groups = (1..).scan(gone, |gathering, _| {
-            gathering.synced(1, MS);
+            gathering.synced(1, 0, MS, 2 * MS);
             Some(gathering.expected())
         });
         let groups = groups.take_while(|expected| *expected > 1).count();
@@ -114,7 +126,7 @@ mod tests {
 
     #[test]
     fn each_newcomer_prolongs_the_wait_by_a_pause_up_to_its_end() {
-        let gathering = after(&[9]);
+        let gathering = after(&[(9, 0); 20], MS);
         let (start, mut round) = (Instant::now(), None);
         assert_eq!(gathering.left(&mut round, 1, start), PAUSE);
         let mut now = start + PAUSE / 2;
@@ -131,7 +143,7 @@ mod tests {
     fn a_pause_is_half_a_sync_at_most() {
         let mut gathering = Gathering::default();
         for _ in 0..100 {
-            gathering.synced(9, Duration::from_micros(80));
+            gathering.synced(9, 0, Duration::from_micros(80), MS);
         }
         let left = gathering.left(&mut None, 1, Instant::now());
         assert!(left <= Duration::from_micros(40), "{left:?}");

@@ -1,9 +1,11 @@
 //! Reading from an open journal.
 
+use std::io;
 use std::ops::ControlFlow;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::files::File;
 use crate::frame::{FIRST, RECORD_HEADER_BYTES, RecordHeader, SEAL, VOID};
 use crate::journal::{Journal, Shared};
 use crate::read::{Next, Reader};
@@ -21,34 +23,65 @@ impl Journal {
     /// # Errors
     /// See [`ReadError`].
     pub fn read(&self, at: Position) -> Result<Record, ReadError> {
+        if at >= self.durable() {
+            return Err(ReadError::NotCommitted(at));
+        }
+        let read = self.read_by(at, |file, offset, buffer| {
+            file.read_at(offset, buffer).map(Some)
+        });
+        read?.ok_or_else(|| unreadable(self.shared(), at))
+    }
+
+    /// The same, without waiting for a disk: `None` where it would, or where the record is not
+    /// durable yet.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn read_at_once(&self, at: Position) -> Result<Option<Record>, ReadError> {
+        if at >= self.durable() {
+            return Ok(None);
+        }
+        self.read_by(at, |file, offset, buffer| file.read_at_once(offset, buffer))
+    }
+
+    fn read_by(
+        &self,
+        at: Position,
+        read: impl Fn(&dyn File, u64, &mut [u8]) -> io::Result<Option<usize>>,
+    ) -> Result<Option<Record>, ReadError> {
         let shared = self.shared();
-        if at >= self.durable() || at.offset() < FIRST {
+        if at.offset() < FIRST {
             return Err(ReadError::NotCommitted(at));
         }
         let removed = || ReadError::Removed(at.segment());
         let file = shared.segments.get(at.segment()).ok_or_else(removed)?;
         let offset = u64::from(at.offset());
         let mut bytes = BytesMut::zeroed(READ_BYTES);
-        let read = file.read_at(offset, &mut bytes)?;
-        bytes.truncate(read);
+        let Some(first) = read(&*file, offset, &mut bytes)? else {
+            return Ok(None);
+        };
+        bytes.truncate(first);
         let salt = shared.segments.salt(at.segment());
         let header = RecordHeader::decode(salt, at.offset(), &bytes)
             .filter(|header| !header.is(SEAL | VOID))
             .ok_or_else(|| unreadable(shared, at))?;
         let whole = RECORD_HEADER_BYTES + header.length as usize;
-        if whole > read {
+        if whole > first {
             if offset + whole as u64 > file.bytes()? {
                 return Err(unreadable(shared, at));
             }
             bytes.resize(whole, 0);
-            file.read_at(offset + read as u64, &mut bytes[read..])?;
+            let rest = read(&*file, offset + first as u64, &mut bytes[first..])?;
+            if rest.is_none_or(|rest| first + rest < whole) {
+                return Ok(None);
+            }
         }
         let bytes: Bytes = bytes.freeze().slice(RECORD_HEADER_BYTES..whole);
         if !header.fits_body(&bytes) {
             return Err(unreadable(shared, at));
         }
         let kind = header.kind;
-        Ok(Record { kind, bytes })
+        Ok(Some(Record { kind, bytes }))
     }
 
     /// Reads all durable records from a place on, in order.

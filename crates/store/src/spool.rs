@@ -394,23 +394,27 @@ impl Spool {
         }
     }
 
-    fn read_at(&self, id: MessageId, at: Position) -> Result<Message, ReadError> {
-        let record = self.record_at(at)?;
-        let damaged = |source| ReadError::Record { at, source };
-        let bytes = match Kind::from_number(record.kind) {
-            Some(Kind::Accepted) => record.bytes,
-            Some(Kind::Moved) => {
-                let moved = codec::decode_moved(&record.bytes).map_err(damaged)?;
-                record.bytes.slice(moved.message_at..)
+    /// The same without waiting for the disk: `None` where [`read`](Self::read) would have to.
+    #[must_use]
+    pub fn read_at_once(&self, slot: Slot) -> Option<Arc<Message>> {
+        let (id, at) = {
+            let state = self.lock();
+            let entry = state.slots.get(slot)?;
+            if let Some(message) = state.cache.get(slot) {
+                self.inner.counts.hits.fetch_add(1, Relaxed);
+                return Some(message);
             }
-            _ => return Err(ReadError::Mismatch { at }),
+            (entry.id(), entry.at)
         };
-        let message = codec::decode_message(&bytes).map_err(damaged)?;
-        if message.id == id {
-            Ok(message)
-        } else {
-            Err(ReadError::Mismatch { at })
-        }
+        // What is wrong with it, reading with patience will say.
+        let record = self.inner.journal.read_at_once(at).ok()??;
+        let message = decode(id, at, &record).ok()?;
+        self.inner.counts.misses.fetch_add(1, Relaxed);
+        Some(Arc::new(message))
+    }
+
+    fn read_at(&self, id: MessageId, at: Position) -> Result<Message, ReadError> {
+        decode(id, at, &self.record_at(at)?)
     }
 
     fn record_at(&self, at: Position) -> Result<journal::Record, ReadError> {
@@ -420,16 +424,6 @@ impl Spool {
         }
         let record = self.inner.journal.read(at);
         record.map_err(|source| ReadError::Journal { at, source })
-    }
-
-    /// A message that is still in memory since it was accepted.
-    #[must_use]
-    pub fn cached(&self, slot: Slot) -> Option<Arc<Message>> {
-        let state = self.lock();
-        let id = state.slots.get(slot)?.id();
-        let message = state.cache.get(slot).filter(|message| message.id == id)?;
-        self.inner.counts.hits.fetch_add(1, Relaxed);
-        Some(message)
     }
 
     /// The slot of an unsettled message. While what was accepted before the start is being read, none
@@ -650,6 +644,25 @@ impl Spool {
 impl std::fmt::Debug for Spool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Spool").field(&self.stats()).finish()
+    }
+}
+
+/// The message in a record.
+fn decode(id: MessageId, at: Position, record: &journal::Record) -> Result<Message, ReadError> {
+    let damaged = |source| ReadError::Record { at, source };
+    let bytes = match Kind::from_number(record.kind) {
+        Some(Kind::Accepted) => record.bytes.clone(),
+        Some(Kind::Moved) => {
+            let moved = codec::decode_moved(&record.bytes).map_err(damaged)?;
+            record.bytes.slice(moved.message_at..)
+        }
+        _ => return Err(ReadError::Mismatch { at }),
+    };
+    let message = codec::decode_message(&bytes).map_err(damaged)?;
+    if message.id == id {
+        Ok(message)
+    } else {
+        Err(ReadError::Mismatch { at })
     }
 }
 

@@ -1,12 +1,13 @@
 //! Files in a folder.
 
 use std::fs::{self, DirBuilder, OpenOptions, TryLockError};
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::FallocateFlags;
+use rustix::io::{Errno, ReadWriteFlags};
 
 use super::{File, Files};
 
@@ -130,6 +131,19 @@ impl File for DirFile {
         Ok(filled)
     }
 
+    /// What the page cache has.
+    fn read_at_once(&self, offset: u64, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        let mut buffers = [IoSliceMut::new(buffer)];
+        match rustix::io::preadv2(&self.0, &mut buffers, offset, ReadWriteFlags::NOWAIT) {
+            Ok(bytes) => Ok(Some(bytes)),
+            // Not there, or not to be had in this way from this file system or kernel.
+            Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::INTR) => {
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn write_at(&self, offset: u64, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         match pieces {
             [piece] => self.0.write_at(piece, offset),
@@ -143,7 +157,7 @@ impl File for DirFile {
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
         match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, bytes) {
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
             allocated => Ok(allocated?),
         }
     }

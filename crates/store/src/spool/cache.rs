@@ -1,10 +1,12 @@
 //! Messages that were accepted a moment ago: most are delivered before they would have to be read.
 //!
-//! Bounded in octets. The oldest go first, whether read or not: a message is read once for each of
-//! its sites, so having been read says nothing about being read again.
+//! Bounded in octets. Where mail comes faster than it leaves, what came first is needed first: so a
+//! full cache keeps what it has and takes nothing new, and what was not kept is read back from the
+//! journal, mostly out of the kernel's page cache. Only what has been here for long makes room.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
@@ -13,6 +15,9 @@ use crate::Message;
 
 /// What an entry takes beside content, roughly.
 const OVERHEAD_BYTES: usize = 512;
+
+/// A message this long in the cache makes room for a new one.
+const KEPT_FOR: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(super) struct Cache {
@@ -43,24 +48,28 @@ impl Cache {
         self.messages.get(&slot).map(|(_, message)| message.clone())
     }
 
-    /// Keeps a message, unless it would take more than an eighth of the room.
+    /// Keeps a message that is due while there is room. Those that are there already are needed first: one makes
+    /// room only when it has been there for long, as where its site takes nothing.
     pub(super) fn insert(&mut self, slot: Slot, message: Arc<Message>) {
-        let bytes = cost(&message);
-        if bytes > self.bytes_max / 8 {
+        let (bytes, now) = (cost(&message), message.accepted_at);
+        if bytes > self.bytes_max / 8 || message.due_at > now + KEPT_FOR {
             return;
+        }
+        while self.bytes + bytes > self.bytes_max {
+            let Some((serial, slot)) = self.order.front().copied() else {
+                return;
+            };
+            match self.messages.get(&slot) {
+                Some((s, oldest)) if *s == serial && now < oldest.accepted_at + KEPT_FOR => return,
+                Some((s, _)) if *s == serial => self.remove(slot),
+                _ => {}
+            }
+            self.order.pop_front();
         }
         self.serial += 1;
         self.bytes += bytes;
         self.order.push_back((self.serial, slot));
         self.messages.insert(slot, (self.serial, message));
-        while self.bytes > self.bytes_max {
-            let Some((serial, slot)) = self.order.pop_front() else {
-                break;
-            };
-            if self.messages.get(&slot).is_some_and(|(s, _)| *s == serial) {
-                self.remove(slot);
-            }
-        }
         if self.order.len() > 2 * self.messages.len() + 64 {
             let messages = &self.messages;
             self.order
