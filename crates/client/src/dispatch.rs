@@ -50,7 +50,7 @@ pub(crate) struct Dispatch {
     /// Transactions that may be unanswered on one connection.
     window: usize,
     nearness: Nearness,
-    flight: Option<Flight>,
+    flights: Vec<Flight>,
     /// The rate lets nothing start before this.
     paced_until: Option<Duration>,
     dial_not_before: Duration,
@@ -157,7 +157,7 @@ impl Dispatch {
             rate: config.rate,
             window: config.window,
             nearness: Nearness::default(),
-            flight: None,
+            flights: Vec::new(),
             paced_until: None,
             dial_not_before: Duration::ZERO,
             dial_pause: DIAL_PAUSE_MIN,
@@ -209,7 +209,7 @@ impl Dispatch {
         if self.queue.is_empty() || self.paced_until.is_some_and(|until| until > now) {
             return Kick::Nothing;
         }
-        if let Some(flight) = &mut self.flight
+        if let Some(flight) = self.flights.last_mut()
             && flight.room > 0
         {
             flight.room -= 1;
@@ -219,7 +219,7 @@ impl Dispatch {
             && let Some((slot, waker)) = self.pop(Standing::Idle)
         {
             if self.window > 1 && self.nearness.is_near() {
-                self.flight = Some(Flight {
+                self.flights.push(Flight {
                     slot,
                     room: self.window - 1,
                     is_ripe: false,
@@ -369,10 +369,8 @@ impl Dispatch {
         now: Duration,
         waker: &Waker,
     ) -> Take {
-        if let Some(flight) = &mut self.flight
-            && flight.slot == slot
-            && !std::mem::replace(&mut flight.is_ripe, true)
-        {
+        let flight = self.flights.iter_mut().find(|flight| flight.slot == slot);
+        if flight.is_some_and(|flight| !std::mem::replace(&mut flight.is_ripe, true)) {
             return Take::Later;
         }
         let Some(len) = self.front_len(now) else {
@@ -420,7 +418,8 @@ impl Dispatch {
     /// The connection has taken what it was woken for, or takes nothing any more. Says whether one
     /// was woken for several.
     fn end_flight(&mut self, slot: usize) -> bool {
-        self.flight.take_if(|flight| flight.slot == slot).is_some()
+        let place = self.flights.iter().position(|flight| flight.slot == slot);
+        place.map(|place| self.flights.remove(place)).is_some()
     }
 
     /// Registers a connection that has room.
@@ -587,48 +586,4 @@ fn deadline() -> Failure {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use smtp::{Address, Content, Envelope};
-    use std::sync::Arc;
-
-    fn job() -> Job {
-        let address: Address = "a@b.example".parse().unwrap();
-        Job {
-            envelope: Arc::new(Envelope::single(address.clone(), address)),
-            content: Content::from_text(b"A: b\n\n").unwrap(),
-            outcome: oneshot::channel().0,
-            queued_at: Duration::ZERO,
-            deadline: Duration::from_secs(1_000_000),
-            returns: 0,
-        }
-    }
-
-    /// Without that, a message whose last living connection ends within the pause waits forever.
-    #[test]
-    fn a_dial_that_fails_while_another_connection_lives_calls_the_housekeeper_early() {
-        let now = Duration::from_secs(1);
-        let mut dispatch = Dispatch::new(DispatchConfig {
-            cap: 2,
-            min_idle: 0,
-            window: 1,
-            is_adaptive: false,
-            rate: None,
-        });
-        assert_eq!(dispatch.house_call(now), HouseCall::First);
-        assert!(!dispatch.arm(Duration::from_secs(3600)));
-        let Kick::Open(first) = dispatch.submit(job(), now) else {
-            panic!("the first message opens a connection");
-        };
-        dispatch.opened(first, None);
-        let Kick::Open(second) = dispatch.submit(job(), now) else {
-            panic!("the second message opens another");
-        };
-        dispatch.dial_failed(second, &deadline(), now);
-        assert_eq!(dispatch.house_call(now), HouseCall::Sooner);
-        dispatch.closed(first, false);
-        assert!(matches!(dispatch.kick(now), Kick::Nothing));
-        let due = dispatch.expire(now).unwrap();
-        assert!(matches!(dispatch.kick(due), Kick::Open(_)));
-    }
-}
+mod tests;

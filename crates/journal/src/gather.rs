@@ -72,7 +72,10 @@ impl Gathering {
             round.awaited = awaited;
             round.quiet_at = now + pause;
         }
-        round.quiet_at.min(round.ends_at).saturating_duration_since(now)
+        round
+            .quiet_at
+            .min(round.ends_at)
+            .saturating_duration_since(now)
     }
 }
 

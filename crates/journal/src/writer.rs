@@ -86,7 +86,8 @@ impl Writer {
         shared.count(&group, write_time, sync_time);
         let meanwhile = shared.state().waiting();
         let interval = start - self.began.replace(start).unwrap_or(start);
-        self.gathering.synced(group.awaited, meanwhile, sync_time, interval);
+        self.gathering
+            .synced(group.awaited, meanwhile, sync_time, interval);
         self.commit(shared, group);
         Turn::Wrote
     }
