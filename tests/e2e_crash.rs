@@ -20,8 +20,8 @@ use support::{recipients, setting, start, wait_until};
 
 /// Connections of the server to the sink, and round trips that a message takes there.
 const CONNECTIONS: usize = 4;
-/// Messages on the wire at once: overlapped transactions have the next one ready.
-const IN_FLIGHT_MAX: u64 = 2 * CONNECTIONS as u64;
+/// Messages on the wire at once: a relay's window on each connection.
+const IN_FLIGHT_MAX: u64 = 8 * CONNECTIONS as u64;
 /// A record that nobody waits for may stay in memory for some milliseconds: half a round trip, in which
 /// the link lets no more than this through.
 const UNRECORDED_MAX: u64 = IN_FLIGHT_MAX;
