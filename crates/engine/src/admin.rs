@@ -240,12 +240,10 @@ impl Core {
                     } else {
                         schedule.resume_tenant(tenant);
                     }
-                } else if let Some(site) = schedule.find_site(name) {
-                    if is_suspended {
-                        schedule.suspend_site(site);
-                    } else {
-                        schedule.resume_site(site);
-                    }
+                } else if is_suspended {
+                    schedule.suspend_site(name);
+                } else {
+                    schedule.resume_site(name);
                 }
             });
         }

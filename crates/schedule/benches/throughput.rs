@@ -128,7 +128,7 @@ fn wait() {
     let mut schedule = Schedule::new(Config::default(), 1);
     let tenant = schedule.tenant("t", &TenantPolicy::default());
     let site = schedule.site("dead.example", &SitePolicy::STRANGER);
-    schedule.suspend_site(site);
+    schedule.suspend_site("dead.example");
     let (before, mut rng) = (rss(), Rng::new(1));
     let begun = Cpu::now();
     for key in 0..1_000_000 {

@@ -2,7 +2,7 @@
 //!
 //! Over 500 lines, being one type's public face: each method is a few lines over the parts.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, DefaultHasher, Hasher};
 use std::sync::Arc;
 
@@ -40,6 +40,8 @@ pub struct Schedule {
     pub(crate) tenant_names: HashMap<Arc<str>, u32, Seeded>,
     /// What was learned of sites that are not in memory.
     pub(crate) learned: HashMap<Arc<str>, Learned, Seeded>,
+    /// Sites that are suspended, whether they are in memory or not.
+    suspended: HashSet<Arc<str>, Seeded>,
     pub(crate) rings: Rings,
     pub(crate) rate: Option<Gcra>,
     pub(crate) inflight: u32,
@@ -89,7 +91,8 @@ impl Schedule {
             policies: Vec::new(),
             tenants: Vec::new(),
             tenant_names: HashMap::with_hasher(hasher.clone()),
-            learned: HashMap::with_hasher(hasher),
+            learned: HashMap::with_hasher(hasher.clone()),
+            suspended: HashSet::with_hasher(hasher),
             rings: Rings::default(),
             inflight: 0,
             busy_weight: 0,
@@ -118,6 +121,7 @@ impl Schedule {
         let name: Arc<str> = name.into();
         let mut site = Site::new(Arc::clone(&name), number, policy);
         site.touched_s = touched_s;
+        site.is_suspended = self.suspended.contains(&name);
         // So that not all sites let their bulk go at once.
         site.turns = self.rng.up_to(u64::from(self.config.lowest_every)) as u8;
         if let Some(learned) = self.learned.remove(&name) {
@@ -234,16 +238,23 @@ impl Schedule {
         }
     }
 
-    /// Grants nothing more for a site until it is resumed. Its jobs still expire.
-    pub fn suspend_site(&mut self, site: SiteId) {
-        self.sites[site.0 as usize].is_suspended = true;
-        self.deactivate(site.0);
+    /// Grants nothing more for a site until it is resumed, also if it has yet to come. Its jobs
+    /// still expire.
+    pub fn suspend_site(&mut self, name: &str) {
+        self.suspended.insert(name.into());
+        if let Some(SiteId(index)) = self.find_site(name) {
+            self.sites[index as usize].is_suspended = true;
+            self.deactivate(index);
+        }
     }
 
     /// Ends [`Schedule::suspend_site`].
-    pub fn resume_site(&mut self, site: SiteId) {
-        self.sites[site.0 as usize].is_suspended = false;
-        self.activate(site.0);
+    pub fn resume_site(&mut self, name: &str) {
+        self.suspended.remove(name);
+        if let Some(SiteId(index)) = self.find_site(name) {
+            self.sites[index as usize].is_suspended = false;
+            self.activate(index);
+        }
     }
 
     /// Grants nothing more of a tenant until it is resumed. Its jobs still expire.

@@ -377,7 +377,7 @@ fn what_is_too_old_expires_wherever_it_waits() {
     let held = world.schedule.tenant("held", &TenantPolicy::default());
     let names = ["suspended", "full", "down", "wheel", "put back", "tenant"];
     let sites: Vec<_> = names.iter().map(|name| world.site(name, 1)).collect();
-    world.schedule.suspend_site(sites[0]);
+    world.schedule.suspend_site(names[0]);
     world.schedule.suspend_tenant(held);
     for (index, site) in sites.iter().enumerate() {
         // The first of a site is granted, or not; the second has to wait for it.

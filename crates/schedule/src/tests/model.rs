@@ -81,6 +81,10 @@ fn per_second(count: u64) -> Option<RateLimit> {
 }
 
 /// Site 1 has a rate of 20/s and a burst of 3; tenant 1 has 30/s and a burst of 2; tenant 2 has at most 2 in flight.
+fn site_name(index: u64) -> String {
+    format!("mx{index}.example")
+}
+
 fn site_policy(index: u64) -> SitePolicy {
     let mut policy = SitePolicy::refusals(1 + index as u16 * 2, 8);
     if index == 1 {
@@ -130,8 +134,7 @@ impl Model {
 
     fn site(&mut self, who: u64) -> SiteId {
         let index = who % SITES;
-        self.schedule
-            .site(&format!("mx{index}.example"), &site_policy(index))
+        self.schedule.site(&site_name(index), &site_policy(index))
     }
 
     fn apply(&mut self, step: &Step) -> Result<(), TestCaseError> {
@@ -148,10 +151,10 @@ impl Model {
             }
             Step::Settle { which, how } => self.settle(which, how),
             Step::Suspend { who, on } => {
-                let site = self.site(who);
+                let name = site_name(who % SITES);
                 match on {
-                    true => self.schedule.suspend_site(site),
-                    false => self.schedule.resume_site(site),
+                    true => self.schedule.suspend_site(&name),
+                    false => self.schedule.resume_site(&name),
                 }
             }
             Step::Tenant { who, on } => {
@@ -293,8 +296,7 @@ impl Model {
     fn drain(&mut self) -> Result<(), TestCaseError> {
         self.schedule.pressure(1.0);
         for who in 0..SITES {
-            let site = self.site(who);
-            self.schedule.resume_site(site);
+            self.schedule.resume_site(&site_name(who));
         }
         for who in 0..TENANTS {
             self.schedule.resume_tenant(TenantId(who as u32));
