@@ -142,7 +142,7 @@ impl Core {
         let (mut grants, mut expired) = (Vec::new(), Vec::new());
         let place = &self.shards[shard];
         let now = self.clock.now();
-        let (result, next) = {
+        let result = {
             let mut schedule = place.schedule();
             let result = change(&mut schedule, now);
             let next = if self.gate.is_draining() {
@@ -150,9 +150,10 @@ impl Core {
             } else {
                 schedule.poll(now, &mut grants, &mut expired)
             };
-            (result, next)
+            // Under the lock still: who set a later alarm after it would hide an earlier job.
+            place.set_alarm(next);
+            result
         };
-        place.set_alarm(next);
         for job in grants {
             self.launch(shard, job);
         }
