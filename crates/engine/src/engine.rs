@@ -26,6 +26,9 @@ use crate::views::{
 
 /// The table's space for idempotency keys.
 const CLAIMS: u8 = b'i';
+/// No more keys are claimed while the table takes so much memory.
+const CLAIMED_BYTES_MAX: u64 = 256 << 20;
+const CLAIMS_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// Why an engine cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -210,6 +213,12 @@ impl Engine {
         if let Some((seen, ids)) = known.as_deref().and_then(idempotency::decode) {
             return repeated(seen == fingerprint, ids, messages, held);
         }
+        if self.core.table.live_bytes() > CLAIMED_BYTES_MAX {
+            return Err(ClaimError::Accept(AcceptError::Busy {
+                what: "idempotency keys",
+                retry_after: CLAIMS_RETRY_AFTER,
+            }));
+        }
         let ids: Vec<MessageId> = (0..messages).map(|_| self.next_id()).collect();
         let value = idempotency::encode(&fingerprint, &ids);
         let expires = self.now() + idempotency::KEPT_FOR;
@@ -221,8 +230,42 @@ impl Engine {
         Ok(Claim {
             ids,
             is_repeated: false,
-            _held: held,
+            held,
         })
+    }
+
+    /// Accepts a message under an idempotency key: the same again makes no second message. A key
+    /// under which nothing was accepted may be used anew.
+    ///
+    /// # Errors
+    /// See [`ClaimError`].
+    pub async fn accept_once(
+        &self,
+        key: &str,
+        fingerprint: Fingerprint,
+        mut submission: Submission,
+    ) -> Result<Accepted, ClaimError> {
+        let tenant = Arc::clone(&submission.tenant);
+        let claim = self.claim(&tenant, key, fingerprint, 1).await?;
+        submission.options.id = claim.ids.first().copied();
+        submission.options.is_id_fresh = !claim.is_repeated;
+        let accepted = self.accept(submission).await;
+        if let Err(error) = &accepted {
+            self.release(&claim, error);
+        }
+        Ok(accepted?)
+    }
+
+    /// Gives a claim back under which nothing was accepted: else whoever is refused again and
+    /// again, under other keys, would fill the memory. The key may be used anew.
+    pub fn release(&self, claim: &Claim, why: &AcceptError) {
+        // What a journal that failed has may be there after a restart.
+        if !claim.is_repeated && *why != AcceptError::Poisoned {
+            let key = claim.held.key().as_bytes();
+            if let Err(error) = self.core.table.remove(CLAIMS, key) {
+                tracing::warn!(%error, "an idempotency key is kept for nothing");
+            }
+        }
     }
 
     /// A message and each recipient's state, from the spool while it lives, then from history.
@@ -438,7 +481,7 @@ fn repeated(
     Ok(Claim {
         ids,
         is_repeated: true,
-        _held: held,
+        held,
     })
 }
 

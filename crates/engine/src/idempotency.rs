@@ -45,7 +45,7 @@ pub struct Claim {
     pub ids: Vec<MessageId>,
     /// The key had been claimed before: some or all of the messages may have been accepted.
     pub is_repeated: bool,
-    pub(crate) _held: Held,
+    pub(crate) held: Held,
 }
 
 /// Keys that requests in flight hold.
@@ -57,6 +57,13 @@ pub(crate) struct InFlight(Arc<Mutex<FxHashSet<Box<str>>>>);
 pub(crate) struct Held {
     all: InFlight,
     key: Box<str>,
+}
+
+impl Held {
+    /// As in the table.
+    pub(crate) fn key(&self) -> &str {
+        &self.key
+    }
 }
 
 impl InFlight {

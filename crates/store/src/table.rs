@@ -239,6 +239,12 @@ impl Table {
             .collect()
     }
 
+    /// What keys and values take in memory, roughly.
+    #[must_use]
+    pub fn live_bytes(&self) -> u64 {
+        self.lock().live_bytes
+    }
+
     /// How many keys there are in all spaces.
     #[must_use]
     pub fn len(&self) -> usize {

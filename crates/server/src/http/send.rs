@@ -93,16 +93,12 @@ pub(crate) async fn send(
     let key = Key::read(&headers, "/emails", &body)?;
     let tenant = Arc::clone(&who.tenant);
     let bytes = body.bytes.clone();
-    let mut submission = worked(&api, may_take_long(&bytes), move |api| {
+    let submission = worked(&api, may_take_long(&bytes), move |api| {
         let request: SendRequest<'_> = body::json(&bytes)?;
         composer(api, &tenant, false).submission(&request)
     })
     .await?;
-    let claim = key.claim(&api, &who.tenant, 1).await?;
-    submission.options.id = claim.as_ref().and_then(|claim| claim.ids.first().copied());
-    submission.options.is_id_fresh = claim.as_ref().is_none_or(|claim| !claim.is_repeated);
-    let accepted = api.0.engine.accept(submission).await?;
-    Ok(Json(accepted.into()))
+    key.accept(&api, submission).await
 }
 
 /// Sends up to a thousand messages.
@@ -238,6 +234,9 @@ async fn accept_all(
             Err(error) => failed.push((index, error)),
         }
     }
+    if let (Some(claim), true, Some((_, error))) = (claim, taken.is_empty(), failed.first()) {
+        api.0.engine.release(&claim, error);
+    }
     (taken, failed)
 }
 
@@ -303,15 +302,11 @@ pub(crate) async fn raw(
     let tenant = Arc::clone(&who.tenant);
     let bytes = body.bytes.clone();
     let is_long = bytes.len() > INLINE_BYTES_MAX;
-    let mut submission = worked(&api, is_long, move |api| {
+    let submission = worked(&api, is_long, move |api| {
         raw_submission(api, tenant, &params, &bytes)
     })
     .await?;
-    let claim = key.claim(&api, &who.tenant, 1).await?;
-    submission.options.id = claim.as_ref().and_then(|claim| claim.ids.first().copied());
-    submission.options.is_id_fresh = claim.as_ref().is_none_or(|claim| !claim.is_repeated);
-    let accepted = api.0.engine.accept(submission).await?;
-    Ok(Json(accepted.into()))
+    key.accept(&api, submission).await
 }
 
 fn raw_submission(
@@ -445,6 +440,16 @@ impl Key {
         digest.update([0]);
         digest.update(&body.bytes);
         Ok(Self(Some((key, digest.finalize().into()))))
+    }
+
+    /// Accepts a message under it.
+    async fn accept(self, api: &Api, submission: Submission) -> Result<Json<Sent>, Problem> {
+        let engine = &api.0.engine;
+        let accepted = match self.0 {
+            None => engine.accept(submission).await?,
+            Some((key, fingerprint)) => engine.accept_once(&key, fingerprint, submission).await?,
+        };
+        Ok(Json(accepted.into()))
     }
 
     async fn claim(

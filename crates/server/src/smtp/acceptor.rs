@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use engine::idempotency::{ClaimError, Fingerprint};
-use engine::{AcceptError, Engine, Submission};
+use engine::{Engine, Submission};
 use smtp::{Address, Reply};
 use store::{MessageId, Time};
 
@@ -114,18 +114,14 @@ impl Acceptor for Engine {
 
 async fn accept_once(
     engine: &Engine,
-    mut submission: Submission,
+    submission: Submission,
     once: Once,
 ) -> Result<MessageId, Reply> {
-    let tenant = std::sync::Arc::clone(&submission.tenant);
-    let claim = engine.claim(&tenant, &once.key, once.fingerprint, 1).await;
-    let claim = claim.map_err(|error| claim_refusal(&error))?;
-    submission.options.id = claim.ids.first().copied();
-    submission.options.is_id_fresh = !claim.is_repeated;
-    let accepted = engine.accept(submission).await;
-    accepted
-        .map(|it| it.id)
-        .map_err(|error: AcceptError| error.reply())
+    let accepted = engine.accept_once(&once.key, once.fingerprint, submission);
+    match accepted.await {
+        Ok(accepted) => Ok(accepted.id),
+        Err(error) => Err(claim_refusal(&error)),
+    }
 }
 
 fn claim_refusal(error: &ClaimError) -> Reply {
