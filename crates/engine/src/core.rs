@@ -51,6 +51,8 @@ pub(crate) struct Core {
     tenants: Mutex<Tenants>,
     followers: broadcast::Sender<Followed>,
     followed: AtomicU64,
+    /// Held while failed mail is taken up again: once for all who want it.
+    pub(crate) taking_up: tokio::sync::Mutex<()>,
     /// Events that the journal had no room for.
     unrecorded: Mutex<Vec<(Slot, Event)>>,
     /// Clocks and housekeeping; they end with the core, or when it is drained.
@@ -109,6 +111,7 @@ impl Core {
             tenants: Mutex::default(),
             followers: broadcast::channel(FOLLOWED_MAX).0,
             followed: AtomicU64::new(0),
+            taking_up: tokio::sync::Mutex::default(),
             unrecorded: Mutex::default(),
             beside: Mutex::default(),
         }
@@ -144,11 +147,21 @@ impl Core {
         Ok(())
     }
 
-    /// Recipients of a tenant wait that were let in before this start.
-    pub(crate) fn restore_tenant(&self, tenant: &str, recipients: u32) {
+    /// Recipients of a tenant wait that did not come through its front door just now: they were let
+    /// in before this start, or the mail is ours.
+    pub(crate) fn enter_stock(&self, tenant: &str, recipients: usize) {
         let mut tenants = self.tenants();
         let id = self.tenant_id(&mut tenants, tenant);
+        let recipients = u32::try_from(recipients).unwrap_or(u32::MAX);
         tenants.admission.restore(id, recipients);
+    }
+
+    /// Recipients of a tenant wait no more.
+    pub(crate) fn leave_stock(&self, tenant: &str, recipients: usize) {
+        let mut tenants = self.tenants();
+        let id = self.tenant_id(&mut tenants, tenant);
+        let recipients = u32::try_from(recipients).unwrap_or(u32::MAX);
+        tenants.admission.settled(id, recipients);
     }
 
     /// Takes what a new policy says of tenants.
@@ -228,9 +241,7 @@ impl Core {
         };
         counter.add(1);
         if event.status.is_terminal() {
-            let mut tenants = self.tenants();
-            let id = self.tenant_id(&mut tenants, &event.tenant);
-            tenants.admission.settled(id, 1);
+            self.leave_stock(&event.tenant, 1);
         }
     }
 }

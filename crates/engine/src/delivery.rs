@@ -65,6 +65,9 @@ impl Load {
     }
 }
 
+/// The disk does not give a message back, at least now.
+struct Unreadable;
+
 /// Recipients of one attempt with one fate.
 struct Fate {
     disposition: Disposition,
@@ -100,27 +103,28 @@ impl Core {
         tokio::spawn(attempt);
     }
 
-    /// The message of a job and those of its recipients that are still to be served.
-    async fn load(self: &Arc<Self>, key: Key) -> Option<Load> {
+    /// The message of a job and those of its recipients that are still to be served, if there are any.
+    async fn load(self: &Arc<Self>, key: Key) -> Result<Option<Load>, Unreadable> {
         let slot = key.slot();
         let message = match self.spool.read_at_once(slot) {
             Some(message) => message,
             None => {
                 let core = Arc::clone(self);
                 let read = tokio::task::spawn_blocking(move || core.spool.read(slot)).await;
-                match read.ok()? {
-                    Ok(message) => message,
-                    Err(store::ReadError::Gone) => return None,
-                    Err(error) => {
+                match read {
+                    Ok(Ok(message)) => message,
+                    Ok(Err(store::ReadError::Gone)) => return Ok(None),
+                    Ok(Err(error)) => {
                         tracing::error!(%error, "a message cannot be read from the spool");
                         self.note_unreadable(1);
-                        return None;
+                        return Err(Unreadable);
                     }
+                    Err(_) => return Err(Unreadable),
                 }
             }
         };
         if !key.is_of(message.id) {
-            return None;
+            return Ok(None);
         }
         let pending = self.spool.pending(slot);
         let mut recipients = self.batches.recipients(key).into_vec();
@@ -131,11 +135,11 @@ impl Core {
         // Once more: somebody may have asked for no more mail since it was accepted, or a crash have
         // taken the word that they had.
         recipients.retain(|index| !self.suppress_recipient(slot, &message, *index));
-        (!recipients.is_empty()).then_some(Load {
+        Ok((!recipients.is_empty()).then_some(Load {
             slot,
             message,
             recipients,
-        })
+        }))
     }
 
     /// Records an event, and tells who follows.
@@ -158,7 +162,7 @@ impl Core {
         let core = Arc::clone(self);
         tokio::spawn(async move {
             let key = Key(job.key);
-            if let Some(load) = core.load(key).await {
+            if let Ok(Some(load)) = core.load(key).await {
                 let said = "gave up: the message reached its age limit";
                 let outcomes = load.recipients.iter().map(|&recipient| {
                     let last = core.spool.last_outcome(load.slot, recipient).ok().flatten();
@@ -174,7 +178,7 @@ impl Core {
     }
 
     /// Settles recipients that will not be served: the notice first, so that a crash between can
-    /// only repeat it.
+    /// only repeat it. Where it finds no room before the engine ends, the next start tries once more.
     pub(crate) async fn settle_failed(
         self: &Arc<Self>,
         slot: Slot,
@@ -182,7 +186,9 @@ impl Core {
         status: Status,
         outcomes: Vec<(u32, Outcome)>,
     ) {
-        self.notify(message, status, &outcomes).await;
+        if !self.notify(message, status, &outcomes).await {
+            return;
+        }
         self.keep_failed(message, outcomes.iter().map(|(recipient, _)| *recipient));
         for (recipient, outcome) in outcomes {
             self.suppress_bounced(message, recipient, status, &outcome);
@@ -221,9 +227,14 @@ fn unresolved(error: &ResolveError) -> Attempt {
 async fn attempt(grant: Grant) {
     let core = Arc::clone(&grant.core);
     let key = Key(grant.job.key);
-    let Some(load) = core.load(key).await else {
-        core.batches.forget(key);
-        return grant.withdraw();
+    let load = match core.load(key).await {
+        Ok(Some(load)) => load,
+        Ok(None) => {
+            core.batches.forget(key);
+            return grant.withdraw();
+        }
+        // The grant that is dropped sees to it that this is tried again.
+        Err(Unreadable) => return,
     };
     let domain = domain(&load.message, load.recipients[0]);
     let tenant = &load.message.tenant;

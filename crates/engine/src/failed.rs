@@ -56,6 +56,7 @@ impl Core {
         since: Time,
         times_max: u16,
     ) -> Result<u64, AcceptError> {
+        let _alone = self.taking_up.lock().await;
         let mut recipients = 0;
         for slot in self.failed.slots() {
             let core = Arc::clone(self);
@@ -89,7 +90,12 @@ impl Core {
                 ..Options::default()
             },
         };
-        self.take(submission, false)?.await.map(|_| ())
+        if self.repeated(&submission.options).is_none() {
+            let recipients = message.envelope.recipients().len();
+            self.enter_stock(&message.tenant, recipients);
+            self.take(submission, false)?.await?;
+        }
+        Ok(())
     }
 
     fn forget_failed(&self, slot: Slot, message: &Message, status: Status) {

@@ -24,6 +24,9 @@ impl Core {
         self: &Arc<Self>,
         submission: Submission,
     ) -> Result<Taking, AcceptError> {
+        if let Some(known) = self.repeated(&submission.options) {
+            return Ok(known);
+        }
         let taking = self
             .admit(&submission)
             .and_then(|()| self.take(submission, true));
@@ -76,7 +79,7 @@ impl Core {
         })
     }
 
-    /// Takes a message that nothing speaks against.
+    /// Takes a message that nothing speaks against, and that counts in its tenant's stock already.
     ///
     /// * `is_signed_here`: whether it gets the signature of its author's domain.
     pub(crate) fn take(
@@ -85,13 +88,18 @@ impl Core {
         is_signed_here: bool,
     ) -> Result<Taking, AcceptError> {
         let now = self.clock.now();
-        let claimed = submission
-            .options
-            .id
-            .filter(|_| !submission.options.is_id_fresh);
-        if let Some(known) = claimed.and_then(|id| self.accepted_before(id)) {
-            return Ok(Taking::known(self, known));
-        }
+        let tenant = Arc::clone(&submission.tenant);
+        let recipients = submission.envelope.recipients().len();
+        let appended = self.append(submission, is_signed_here, now);
+        appended.inspect_err(|_| self.leave_stock(&tenant, recipients))
+    }
+
+    fn append(
+        self: &Arc<Self>,
+        submission: Submission,
+        is_signed_here: bool,
+        now: Time,
+    ) -> Result<Taking, AcceptError> {
         let content = if is_signed_here {
             self.signed(&submission, now)?
         } else {
@@ -112,6 +120,17 @@ impl Core {
                 slot,
                 message,
             }),
+        })
+    }
+
+    /// What was answered to the same request before, if its id may have been used.
+    pub(crate) fn repeated(self: &Arc<Self>, options: &Options) -> Option<Taking> {
+        let claimed = options.id.filter(|_| !options.is_id_fresh)?;
+        let known = self.accepted_before(claimed)?;
+        Some(Taking {
+            core: Arc::clone(self),
+            accepted: known,
+            waits: None,
         })
     }
 
@@ -193,6 +212,7 @@ impl Core {
     ) -> Result<Vec<Address>, AcceptError> {
         if let Err(error) = result {
             self.spool.forget(slot);
+            self.leave_stock(&message.tenant, message.envelope.recipients().len());
             self.counters.refused.add(1);
             return Err(lost(error));
         }
@@ -315,14 +335,6 @@ struct Waits {
 }
 
 impl Taking {
-    fn known(core: &Arc<Core>, accepted: Accepted) -> Self {
-        Self {
-            core: Arc::clone(core),
-            accepted,
-            waits: None,
-        }
-    }
-
     /// Whether it would resolve at once.
     pub(crate) fn is_done(&self) -> bool {
         self.waits

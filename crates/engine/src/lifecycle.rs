@@ -4,6 +4,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use store::{CommitError, Event, Recovered, RecoveredRecipient, Recovery, Slot};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::core::Core;
@@ -154,8 +155,8 @@ impl Core {
 
     /// Recipients with the same attempts and due time travel together again.
     fn take_up(self: &Arc<Self>, recovered: &Recovered) {
-        let count = recovered.recipients.len() as u32;
-        self.restore_tenant(&recovered.tenant, count);
+        let count = recovered.recipients.len();
+        self.enter_stock(&recovered.tenant, count);
         let message = Waiting {
             slot: recovered.slot,
             id: recovered.id,
@@ -168,9 +169,7 @@ impl Core {
             .iter()
             .filter(|one| !one.held)
             .collect();
-        self.counters
-            .held
-            .add(u64::from(count) - waiting.len() as u64);
+        self.counters.held.add((count - waiting.len()) as u64);
         waiting.sort_by_key(|one| (one.due_at, one.attempts));
         for together in waiting.chunk_by(|a, b| (a.due_at, a.attempts) == (b.due_at, b.attempts)) {
             let recipients: Vec<_> = together.iter().map(|one| with_domain(one)).collect();
@@ -272,10 +271,14 @@ fn clocks(shards: usize) -> usize {
 pub(crate) fn start(core: &Arc<Core>, recovery: Recovery, mut failed: Recovery) {
     let mut beside = core.beside();
     for (number, shard) in core.shards.iter().enumerate() {
-        beside.spawn(keep_time(Arc::downgrade(core), Arc::clone(shard), number));
+        let (core, shard) = (Arc::downgrade(core), Arc::clone(shard));
+        let begin = move || keep_time(core.clone(), Arc::clone(&shard), number);
+        beside.spawn(keep_up("timer", begin));
     }
-    beside.spawn(watch(Arc::downgrade(core)));
-    beside.spawn(tidy(Arc::downgrade(core)));
+    let weak = Arc::downgrade(core);
+    beside.spawn(keep_up("watch", move || watch(weak.clone())));
+    let weak = Arc::downgrade(core);
+    beside.spawn(keep_up("housekeeping", move || tidy(weak.clone())));
     debug_assert_eq!(beside.len(), clocks(core.shards.len()));
     drop(beside);
     let recovering = Arc::clone(core);
@@ -287,6 +290,25 @@ pub(crate) fn start(core: &Arc<Core>, recovery: Recovery, mut failed: Recovery) 
             tracing::error!(%error, "what is kept of failed mail cannot be read");
         }
     });
+}
+
+/// Runs what ends with the engine only, and begins it anew should it panic: an engine without its
+/// clocks would stand still and say nothing of it.
+async fn keep_up<F>(what: &'static str, begin: impl Fn() -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    loop {
+        let mut task = JoinSet::new();
+        task.spawn(begin());
+        match task.join_next().await {
+            Some(Err(error)) if error.is_panic() => {
+                tracing::error!(%error, what, "panicked; begins anew");
+            }
+            _ => return,
+        }
+        tokio::time::sleep(COMPACT_EVERY).await;
+    }
 }
 
 /// A recipient's index, and what stands after its address's last `@`.

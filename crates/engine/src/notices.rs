@@ -1,29 +1,37 @@
 //! What failed mail causes: notices to who sent it, and suppression of who does not exist.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use smtp::{Content, Envelope};
 use store::{Message, Outcome, Status};
 
+use crate::accept::AcceptError;
 use crate::core::Core;
 use crate::dispose;
 use crate::dsn::{Action, Affected, Notice};
 use crate::submission::{Options, Submission};
 
+/// Between two tries to write a notice on a disk that is full.
+const NO_ROOM_PAUSE: Duration = Duration::from_secs(1);
+
 impl Core {
     /// Writes a notice to the reverse-path and waits until it is durable, so that a crash can
-    /// repeat it but not lose it. Never for a null reverse-path (RFC 5321 §4.5.5).
+    /// repeat it but not lose it; on a full disk until there is room. Never for a null reverse-path
+    /// (RFC 5321 §4.5.5).
+    ///
+    /// * returns: whether all is told that is to be told.
     pub(crate) async fn notify(
         self: &Arc<Self>,
         message: &Arc<Message>,
         status: Status,
         outcomes: &[(u32, Outcome)],
-    ) {
+    ) -> bool {
         if !self.policy.load().notices {
-            return;
+            return true;
         }
         let Some((envelope, content)) = self.notice(message, status, outcomes) else {
-            return;
+            return true;
         };
         let submission = Submission {
             tenant: Arc::clone(&message.tenant),
@@ -31,14 +39,29 @@ impl Core {
             content,
             options: Options::default(),
         };
-        // Not through the front door: what a tenant may hand in does not bound what it is told.
-        match self.take(submission, true) {
-            Ok(taking) => match Box::pin(taking).await {
-                Ok(_) => self.counters.notices.add(1),
-                Err(error) => tracing::error!(%error, message = %message.id, "a notice was lost"),
-            },
-            Err(error) => tracing::error!(%error, message = %message.id, "a notice was lost"),
+        loop {
+            match self.tell(submission.clone()).await {
+                Ok(()) => return true,
+                Err(AcceptError::Full | AcceptError::Busy { .. }) if !self.gate.is_draining() => {
+                    tokio::time::sleep(NO_ROOM_PAUSE).await;
+                }
+                Err(AcceptError::Full | AcceptError::Busy { .. } | AcceptError::Poisoned) => {
+                    return false;
+                }
+                Err(error) => {
+                    tracing::error!(%error, message = %message.id, "a notice was lost");
+                    return true;
+                }
+            }
         }
+    }
+
+    /// Not through the front door: what a tenant may hand in does not bound what it is told.
+    async fn tell(self: &Arc<Self>, notice: Submission) -> Result<(), AcceptError> {
+        self.enter_stock(&notice.tenant, 1);
+        Box::pin(self.take(notice, true)?).await?;
+        self.counters.notices.add(1);
+        Ok(())
     }
 
     fn notice(

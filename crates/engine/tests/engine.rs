@@ -288,3 +288,163 @@ async fn who_is_suppressed_while_mail_for_them_waits_gets_none_of_it() {
     assert_eq!(bench.delivered_to(), ["b@example.net"]);
     engine.drain(Duration::from_secs(5)).await;
 }
+
+/// All mail for this site.
+fn relay() -> engine::views::Filter {
+    engine::views::Filter {
+        site: Some("relay".into()),
+        ..engine::views::Filter::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspension_of_a_site_survives_a_restart_also_where_it_has_had_no_mail() {
+    let bench = Bench::new(&[]).await;
+    let engine = bench.engine().await;
+    engine.suspend(&relay()).await.unwrap();
+    engine.accept(submission(&["a@example.net"])).await.unwrap();
+    assert_eq!(engine.site("relay").unwrap().binding, "suspended");
+    engine.drain(Duration::from_secs(5)).await;
+    drop(engine);
+
+    let engine = bench.engine().await;
+    let accepted = engine.accept(submission(&["b@example.net"])).await.unwrap();
+    assert_eq!(engine.site("relay").unwrap().binding, "suspended");
+    assert!(bench.delivered_to().is_empty());
+    engine.resume(&relay()).await.unwrap();
+    assert_eq!(terminal(&engine, accepted.id).await, [Status::Delivered]);
+    engine.drain(Duration::from_secs(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_repeated_or_refused_takes_no_place_in_a_tenants_stock() {
+    let bench = Bench::new(&[]).await;
+    let mut config = bench.config();
+    config.policy.other_tenants.quota.stock_max = Some(2);
+    let engine = Engine::open(config).await.unwrap();
+    engine.suspend(&relay()).await.unwrap();
+
+    let claim = engine.claim("default", "key", [1; 32], 1).await.unwrap();
+    let mut message = submission(&["a@example.net"]);
+    message.options.id = Some(claim.ids[0]);
+    for _ in 0..4 {
+        engine.accept(message.clone()).await.unwrap();
+    }
+    message.options.is_id_fresh = true;
+    engine
+        .accept(message.clone())
+        .await
+        .expect_err("the id is in use");
+    engine.accept(submission(&["b@example.net"])).await.unwrap();
+    let third = engine.accept(submission(&["c@example.net"])).await;
+    assert!(matches!(third, Err(engine::AcceptError::Quota { .. })));
+    message.options.is_id_fresh = false;
+    let again = engine.accept(message).await.expect("it was accepted once");
+    assert_eq!(again.id, claim.ids[0]);
+    engine.drain(Duration::from_secs(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_under_which_nothing_was_accepted_is_forgotten() {
+    let bench = Bench::new(&[]).await;
+    let mut config = bench.config();
+    config.policy.other_tenants.quota.daily_max = Some(1);
+    let engine = Engine::open(config).await.unwrap();
+    let once = async |key: &str, body| {
+        let message = submission(&["a@example.net"]);
+        engine.accept_once(key, [body; 32], message).await
+    };
+    let first = once("first", 1).await.unwrap();
+    assert_eq!(once("first", 1).await.unwrap().id, first.id);
+    let refused = once("second", 1).await.unwrap_err();
+    let is_quota = |error| {
+        matches!(
+            error,
+            engine::ClaimError::Accept(engine::AcceptError::Quota { .. })
+        )
+    };
+    assert!(is_quota(refused));
+    assert!(is_quota(once("second", 2).await.unwrap_err()));
+    let other = once("first", 2).await.unwrap_err();
+    assert_eq!(other, engine::ClaimError::OtherRequest);
+    engine.drain(Duration::from_secs(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_who_take_failed_mail_up_at_once_take_it_up_once() {
+    let rule = "at = 'rcpt', reply = '550 5.7.1 not today'";
+    let bench = Bench::new(&[rule]).await;
+    let mut config = bench.config();
+    config.policy.notices = false;
+    let engine = Engine::open(config).await.unwrap();
+    let since = engine.now();
+    for number in 0..50 {
+        let to = format!("r{number}@example.net");
+        let accepted = engine.accept(submission(&[&to])).await.unwrap();
+        assert_eq!(terminal(&engine, accepted.id).await, [Status::Bounced]);
+    }
+    engine.suspend(&relay()).await.unwrap();
+    let all = || {
+        let engine = engine.clone();
+        let filter = engine::views::Filter::default();
+        tokio::spawn(async move { engine.retry_failed(&filter, since, 3).await.unwrap() })
+    };
+    let (one, other) = tokio::join!(all(), all());
+    assert_eq!(one.unwrap() + other.unwrap(), 50);
+    engine.drain(Duration::from_secs(5)).await;
+}
+
+/// Where this stands in a file of the mail's journal.
+fn find_in_journal(folder: &std::path::Path, text: &[u8]) -> (std::path::PathBuf, u64) {
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let bytes = std::fs::read(&path).unwrap();
+            if let Some(at) = bytes.windows(text.len()).position(|it| it == text) {
+                return (path, at as u64);
+            }
+        }
+    }
+    panic!("it is nowhere");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_cannot_be_read_now_is_tried_again_later() {
+    let bench = Bench::new(&[]).await;
+    let mut config = bench.config();
+    config.cache_bytes_max = 0;
+    let engine = Engine::open(config).await.unwrap();
+    let first = engine.accept(submission(&["a@example.net"])).await.unwrap();
+    terminal(&engine, first.id).await;
+    engine.suspend(&relay()).await.unwrap();
+    let mut message = submission(&["b@example.net"]);
+    message.content = Content::from_text(b"Subject: hi\n\nunreadable for now\n").unwrap();
+    let second = engine.accept(message).await.unwrap();
+
+    let (path, at) = find_in_journal(bench.folder.path(), b"unreadable for now");
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    let write = |text: &[u8]| std::os::unix::fs::FileExt::write_all_at(&file, text, at).unwrap();
+    write(b"UNREADABLE");
+    engine.resume(&relay()).await.unwrap();
+    // The job is on its way, and comes back.
+    while engine.stats().in_flight > 0 {
+        tokio::task::yield_now().await;
+    }
+    let lines = engine.queue(&engine::views::Filter::default());
+    assert_eq!(
+        lines
+            .iter()
+            .map(|line| line.waiting + line.ready)
+            .sum::<u64>(),
+        1
+    );
+    write(b"unreadable");
+    engine.retry(&relay()).await.unwrap();
+    assert_eq!(terminal(&engine, second.id).await, [Status::Delivered]);
+    engine.drain(Duration::from_secs(5)).await;
+}
