@@ -199,8 +199,10 @@ const LEVELS: &[Level] = &[
     },
 ];
 
+type State = (&'static str, fn(&Stats) -> u64);
+
 /// Where jobs are; a recipient that is held has none.
-const STATES: &[(&str, fn(&Stats) -> u64)] = &[
+const STATES: &[State] = &[
     ("ready", |stats| stats.ready),
     ("waiting", |stats| stats.waiting),
     ("in_flight", |stats| stats.in_flight),
