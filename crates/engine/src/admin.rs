@@ -1,10 +1,10 @@
 //! What an operator asks and does: the queue, sites, suspensions, retries, cancellations.
 //!
-//! Over 500 lines, for every one of these reads a filter in the same way (`Core::meant`, `Names`).
+//! What a filter means is told by [`crate::meant`].
 
 use std::sync::Arc;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use schedule::{Job, Limit, Schedule};
 use store::{Event, Message, MessageId, Slot, Status, Time};
 
@@ -12,8 +12,8 @@ use crate::accept::AcceptError;
 use crate::batches::Key;
 use crate::core::Core;
 use crate::intake::{lost, refusal, table_refusal};
-use crate::jobs::Jobs;
-use crate::queue::{Waiting, with_domains};
+use crate::meant::{Meant, One};
+use crate::queue::{UNRESOLVED, Waiting, with_domains};
 use crate::views::{Filter, MessageView, QueueLine, RecipientView, SiteView};
 
 /// The table's space for suspensions; keys are `site NUL name` or `tenant NUL name`.
@@ -21,49 +21,6 @@ const SUSPENDED: u8 = b'p';
 
 /// History is never so far behind.
 const HISTORY_LAG_MAX: Time = Time::from_secs(60);
-
-/// Which messages a filter means; `All` where it says nothing about messages.
-enum Meant {
-    All,
-    These(FxHashSet<Slot>),
-    One(One),
-}
-
-/// One message, and the keys that its jobs may have.
-#[derive(Default)]
-struct One {
-    /// `None`: it is not there, or is not meant after all.
-    slot: Option<Slot>,
-    keys: Vec<Key>,
-}
-
-impl Meant {
-    fn has(&self, slot: Slot) -> bool {
-        match self {
-            Self::All => true,
-            Self::These(slots) => slots.contains(&slot),
-            Self::One(one) => one.slot == Some(slot),
-        }
-    }
-}
-
-impl One {
-    fn new(core: &Core, slot: Slot, id: MessageId, pending: &[store::Pending]) -> Self {
-        let recipients = pending.iter().map(|one| one.recipient);
-        Self {
-            slot: Some(slot),
-            keys: core.batches.keys(slot, id, recipients),
-        }
-    }
-
-    /// Its jobs that wait in a shard, for the site that a filter may name.
-    fn jobs(&self, jobs: &Jobs, filter: &Filter) -> Vec<Job> {
-        let site = filter.site.as_ref().map(|site| jobs.find_site(site));
-        let is_for = |job: &Job| site.is_none_or(|site| site == Some(job.site));
-        let found = self.keys.iter().filter_map(|key| jobs.find(*key));
-        found.filter(is_for).collect()
-    }
-}
 
 impl Core {
     /// A message: from the spool while it lives, then from history.
@@ -147,13 +104,13 @@ impl Core {
     /// Waiting mail by site and tenant.
     pub(crate) fn queue(&self, filter: &Filter) -> Vec<QueueLine> {
         let meant = self.meant(filter);
-        let mut lines: FxHashMap<(Arc<str>, Arc<str>), QueueLine> = FxHashMap::default();
+        let mut lines = Lines::default();
         let now = self.clock.now();
         for shard in &self.shards {
             let schedule = shard.schedule();
             let names = Names::of(&schedule);
             let see = |job: &Job| {
-                if !meant.has(Key(job.key).slot()) || !names.fit(job, filter) {
+                if !names.fit(job, filter) || !meant.touches(&self.batches, Key(job.key)) {
                     return;
                 }
                 let line = names.line(&mut lines, job);
@@ -167,10 +124,36 @@ impl Core {
                 Meant::One(one) => one.jobs(&schedule, filter).iter().for_each(see),
                 _ => schedule.for_each(see),
             }
+            if matches!(meant, Meant::All) {
+                names.add_in_flight(&mut lines, filter);
+            }
         }
+        self.add_held(&mut lines, &meant, filter);
         let mut lines: Vec<_> = lines.into_values().collect();
         lines.sort_by(|a, b| (&a.site, &a.tenant).cmp(&(&b.site, &b.tenant)));
         lines
+    }
+
+    /// Adds what is held for a decision to the queue's lines.
+    fn add_held(&self, lines: &mut Lines, meant: &Meant, filter: &Filter) {
+        if self.counters.held.get() == 0 {
+            return;
+        }
+        for slot in meant.slots(|| self.spool.slots()) {
+            let Some((message, held)) = self.held(slot, meant, filter) else {
+                continue;
+            };
+            for one in held {
+                let domain = crate::queue::domain(&message, one.recipient);
+                let site = match self.resolver.known(domain, &message.tenant) {
+                    Some(Ok(resolved)) => Arc::clone(&resolved.site),
+                    _ => UNRESOLVED.into(),
+                };
+                if filter.site.as_ref().is_none_or(|wanted| *wanted == site) {
+                    line(lines, &site, &message.tenant).held += 1;
+                }
+            }
+        }
     }
 
     /// Every site in memory.
@@ -251,7 +234,7 @@ impl Core {
 
     /// Makes what waits due now, held recipients too; says how many recipients.
     pub(crate) async fn retry_now(self: &Arc<Self>, filter: &Filter) -> Result<u64, AcceptError> {
-        let meant = self.meant(filter);
+        let meant = self.meant_apart(filter);
         let mut recipients = 0;
         for shard in 0..self.shards.len() {
             self.turn(shard, |jobs, now| {
@@ -261,7 +244,8 @@ impl Core {
                     is_later.then_some(now)
                 };
                 if let Meant::One(one) = &meant {
-                    for job in one.jobs(jobs, filter) {
+                    let found = one.jobs(jobs, filter).into_iter();
+                    for job in found.filter(|job| meant.has(&self.batches, Key(job.key))) {
                         if let Some(due_at) = hasten(&job) {
                             jobs.reschedule(Key(job.key), due_at, now);
                         }
@@ -270,7 +254,7 @@ impl Core {
                 }
                 let names = Names::of(jobs);
                 jobs.reschedule_where(now, |job| {
-                    let is_meant = meant.has(Key(job.key).slot()) && names.fit(job, filter);
+                    let is_meant = names.fit(job, filter) && meant.has(&self.batches, Key(job.key));
                     is_meant.then(|| hasten(job)).flatten()
                 });
             });
@@ -290,40 +274,18 @@ impl Core {
             return Ok(0);
         }
         let now = self.clock.now();
-        let slots = match meant {
-            Meant::All => self.spool.slots(),
-            Meant::These(slots) => slots.iter().copied().collect(),
-            Meant::One(one) => one.slot.into_iter().collect(),
-        };
-        for slot in slots {
-            let pending = self.spool.pending(slot);
-            let held: Vec<_> = pending
-                .iter()
-                .filter(|one| one.status == Status::Held)
-                .collect();
-            let Some(first) = held.first() else { continue };
-            let Ok(message) = self.spool.read(slot) else {
+        for slot in meant.slots(|| self.spool.slots()) {
+            let Some((message, held)) = self.held(slot, meant, filter) else {
                 continue;
             };
-            if filter
-                .tenant
-                .as_ref()
-                .is_some_and(|tenant| *tenant != message.tenant)
-            {
-                continue;
-            }
+            let attempts = held[0].attempts;
             let indexes: Vec<u32> = held.iter().map(|one| one.recipient).collect();
             let Ok(commit) = self.spool.reschedule(slot, &indexes, now) else {
                 continue;
             };
             commit.await.map_err(lost)?;
             let recipients = with_domains(&message, &indexes);
-            self.enqueue(
-                &Waiting::of(slot, &message),
-                &recipients,
-                now,
-                first.attempts,
-            );
+            self.enqueue(&Waiting::of(slot, &message), &recipients, now, attempts);
             self.counters.held.sub(indexes.len() as u64);
             released += indexes.len() as u64;
         }
@@ -332,7 +294,7 @@ impl Core {
 
     /// Takes back what is not on the wire; says how many recipients.
     pub(crate) fn cancel(self: &Arc<Self>, filter: &Filter) -> u64 {
-        let meant = self.meant(filter);
+        let meant = self.meant_apart(filter);
         let mut canceled = 0;
         for shard in &self.shards {
             let mut jobs = shard.schedule();
@@ -340,12 +302,13 @@ impl Core {
                 Meant::One(one) => one
                     .jobs(&jobs, filter)
                     .into_iter()
+                    .filter(|job| meant.has(&self.batches, Key(job.key)))
                     .filter_map(|job| jobs.remove(Key(job.key)))
                     .collect(),
                 _ => {
                     let names = Names::of(&jobs);
                     jobs.remove_where(|job| {
-                        meant.has(Key(job.key).slot()) && names.fit(job, filter)
+                        names.fit(job, filter) && meant.has(&self.batches, Key(job.key))
                     })
                 }
             };
@@ -360,23 +323,39 @@ impl Core {
     }
 
     fn cancel_held(self: &Arc<Self>, meant: &Meant, filter: &Filter) -> u64 {
-        let slots: Vec<Slot> = match meant {
-            Meant::All => return 0,
-            Meant::These(slots) => slots.iter().copied().collect(),
-            Meant::One(one) => one.slot.into_iter().collect(),
-        };
         if self.counters.held.get() == 0 || filter.site.is_some() {
             return 0;
         }
         let mut canceled = 0;
-        for slot in slots {
-            let pending = self.spool.pending(slot);
-            let held = pending.iter().filter(|one| one.status == Status::Held);
-            let held: Vec<u32> = held.map(|one| one.recipient).collect();
+        for slot in meant.slots(|| self.spool.slots()) {
+            let Some((_, held)) = self.held(slot, meant, filter) else {
+                continue;
+            };
+            let held: Vec<u32> = held.iter().map(|one| one.recipient).collect();
             self.counters.held.sub(held.len() as u64);
             canceled += self.cancel_recipients(slot, &held);
         }
         canceled
+    }
+
+    /// The recipients of a message that are held and meant; `None` if there are none.
+    fn held(
+        &self,
+        slot: Slot,
+        meant: &Meant,
+        filter: &Filter,
+    ) -> Option<(Arc<Message>, Vec<store::Pending>)> {
+        let mut held = self.spool.pending(slot);
+        let these = meant.recipients(slot);
+        let is_meant = |index: &u32| these.is_none_or(|these| these.binary_search(index).is_ok());
+        held.retain(|one| one.status == Status::Held && is_meant(&one.recipient));
+        if held.is_empty() {
+            return None;
+        }
+        let message = self.spool.read(slot).ok()?;
+        let tenant = filter.tenant.as_ref();
+        let is_of_tenant = tenant.is_none_or(|tenant| *tenant == message.tenant);
+        is_of_tenant.then_some((message, held))
     }
 
     fn cancel_recipients(&self, slot: Slot, recipients: &[u32]) -> u64 {
@@ -416,11 +395,11 @@ impl Core {
             return Ok(None);
         }
         // Out of the schedule first: what is out cannot be granted meanwhile.
-        let one = One::new(self, slot, id, &pending);
+        let one = One::new(self, slot, id, &pending, Box::default());
         let mut jobs = Vec::new();
         for (number, shard) in self.shards.iter().enumerate() {
             let mut schedule = shard.schedule();
-            let removed = one.keys.iter().filter_map(|key| schedule.remove(*key));
+            let removed = one.keys().iter().filter_map(|key| schedule.remove(*key));
             jobs.extend(removed.map(|job| (number, job)));
         }
         let commit = self.spool.reschedule(slot, &[], send_at);
@@ -445,101 +424,95 @@ impl Core {
             Err(_) => Ok(None),
         }
     }
-
-    /// The messages that a filter means by message, domain, recipient or label.
-    fn meant(&self, filter: &Filter) -> Meant {
-        if let Some(id) = filter.message {
-            let found = self.spool.find(id);
-            let slot = found.filter(|slot| self.is_meant(*slot, id, filter));
-            let one = slot.map(|slot| One::new(self, slot, id, &self.spool.pending(slot)));
-            return Meant::One(one.unwrap_or_default());
-        }
-        if filter.domain.is_none() && filter.recipient.is_none() && filter.tag.is_none() {
-            return Meant::All;
-        }
-        let is_meant = |slot: &Slot| {
-            let message = self.spool.read(*slot);
-            message.is_ok_and(|message| fits(&message, filter))
-        };
-        Meant::These(self.spool.slots().into_iter().filter(is_meant).collect())
-    }
-
-    /// Whether all else that a filter says of messages is true of one.
-    fn is_meant(&self, slot: Slot, id: MessageId, filter: &Filter) -> bool {
-        let message = self.spool.read(slot);
-        message.is_ok_and(|message| {
-            let tenant = filter.tenant.as_ref();
-            let is_of_tenant = tenant.is_none_or(|tenant| *tenant == message.tenant);
-            message.id == id && is_of_tenant && fits(&message, filter)
-        })
-    }
 }
 
-/// Whether a filter's labels and recipients mean it.
-pub(crate) fn fits(message: &Message, filter: &Filter) -> bool {
-    let mut recipients = message.envelope.recipients().iter();
-    let has_tag = |wanted: &(Box<str>, Box<str>)| message.tags.contains(wanted);
-    let is_to = |one: &smtp::Recipient| {
-        let domain = filter.domain.as_deref();
-        let address = filter.recipient.as_deref();
-        domain.is_none_or(|domain| one.address.domain().eq_ignore_ascii_case(domain))
-            && address.is_none_or(|address| one.address.as_str().eq_ignore_ascii_case(address))
-    };
-    filter.tag.as_ref().is_none_or(has_tag) && recipients.any(is_to)
+/// The queue by site and tenant.
+type Lines = FxHashMap<(Arc<str>, Arc<str>), QueueLine>;
+
+fn line<'a>(lines: &'a mut Lines, site: &Arc<str>, tenant: &Arc<str>) -> &'a mut QueueLine {
+    let key = (Arc::clone(site), Arc::clone(tenant));
+    lines.entry(key).or_insert_with(|| QueueLine {
+        site: Arc::clone(site),
+        tenant: Arc::clone(tenant),
+        ready: 0,
+        waiting: 0,
+        in_flight: 0,
+        held: 0,
+        suspended: false,
+    })
 }
 
-/// Names of sites and tenants while a schedule is looked through.
+/// What a site or a tenant is called, and how it is, while a schedule is looked through.
+struct Named {
+    name: Arc<str>,
+    in_flight: u64,
+    is_suspended: bool,
+}
+
+/// Sites and tenants while a schedule is looked through.
 struct Names {
-    sites: FxHashMap<schedule::SiteId, (Arc<str>, u64, bool)>,
-    tenants: Vec<(Arc<str>, bool)>,
+    sites: FxHashMap<schedule::SiteId, Named>,
+    tenants: Vec<Named>,
 }
 
 impl Names {
     fn of(schedule: &Schedule) -> Self {
         let site = |site: schedule::SiteView| {
-            (
-                site.id,
-                (site.name, u64::from(site.inflight), site.is_suspended),
-            )
+            let named = Named {
+                name: site.name,
+                in_flight: site.inflight.into(),
+                is_suspended: site.is_suspended,
+            };
+            (site.id, named)
+        };
+        let tenant = |tenant: schedule::TenantView| Named {
+            name: tenant.name,
+            in_flight: tenant.inflight.into(),
+            is_suspended: tenant.is_suspended,
         };
         Self {
             sites: schedule.sites().map(site).collect(),
-            tenants: schedule
-                .tenants()
-                .map(|tenant| (tenant.name, tenant.is_suspended))
-                .collect(),
+            tenants: schedule.tenants().map(tenant).collect(),
         }
     }
 
-    fn site(&self, job: &Job) -> &Arc<str> {
-        &self.sites[&job.site].0
-    }
-
     fn fit(&self, job: &Job, filter: &Filter) -> bool {
-        let site = filter.site.as_ref();
-        let tenant = filter.tenant.as_ref();
-        site.is_none_or(|site| site == self.site(job))
-            && tenant.is_none_or(|tenant| *tenant == self.tenants[job.tenant.0 as usize].0)
+        let tenant = &self.tenants[job.tenant.0 as usize];
+        are_meant(&self.sites[&job.site], tenant, filter)
     }
 
-    fn line<'a>(
-        &self,
-        lines: &'a mut FxHashMap<(Arc<str>, Arc<str>), QueueLine>,
-        job: &Job,
-    ) -> &'a mut QueueLine {
-        let (site, in_flight, is_site_suspended) = &self.sites[&job.site];
-        let (tenant, is_tenant_suspended) = &self.tenants[job.tenant.0 as usize];
-        let key = (Arc::clone(site), Arc::clone(tenant));
-        lines.entry(key).or_insert_with(|| QueueLine {
-            site: Arc::clone(site),
-            tenant: Arc::clone(tenant),
-            ready: 0,
-            waiting: 0,
-            in_flight: *in_flight,
-            held: 0,
-            suspended: *is_site_suspended || *is_tenant_suspended,
-        })
+    fn line<'a>(&self, lines: &'a mut Lines, job: &Job) -> &'a mut QueueLine {
+        let (site, tenant) = (&self.sites[&job.site], &self.tenants[job.tenant.0 as usize]);
+        let line = line(lines, &site.name, &tenant.name);
+        line.suspended = site.is_suspended || tenant.is_suspended;
+        line
     }
+
+    /// Adds what is on the wire. The schedule counts that by site and by tenant: where several of
+    /// each have mail there, a line says how much it may be at most.
+    fn add_in_flight(&self, lines: &mut Lines, filter: &Filter) {
+        let sites: Vec<_> = self.sites.values().filter(|it| it.in_flight > 0).collect();
+        let tenants: Vec<_> = self.tenants.iter().filter(|it| it.in_flight > 0).collect();
+        let is_clear = sites.len() <= 1 || tenants.len() <= 1;
+        for (site, tenant) in sites
+            .iter()
+            .flat_map(|site| tenants.iter().map(move |tenant| (*site, *tenant)))
+        {
+            let key = (Arc::clone(&site.name), Arc::clone(&tenant.name));
+            if are_meant(site, tenant, filter) && (is_clear || lines.contains_key(&key)) {
+                let line = line(lines, &site.name, &tenant.name);
+                line.in_flight = site.in_flight.min(tenant.in_flight);
+                line.suspended = site.is_suspended || tenant.is_suspended;
+            }
+        }
+    }
+}
+
+fn are_meant(site: &Named, tenant: &Named, filter: &Filter) -> bool {
+    let is = |wanted: &Option<Arc<str>>, named: &Named| {
+        wanted.as_ref().is_none_or(|wanted| *wanted == named.name)
+    };
+    is(&filter.site, site) && is(&filter.tenant, tenant)
 }
 
 fn site_view(site: &schedule::SiteView, open: u64, idle: u64) -> SiteView {

@@ -65,7 +65,7 @@ impl Core {
             let is_meant = message.accepted_at >= since
                 && retries(&message) <= times_max
                 && is_of(&message, filter)
-                && crate::admin::fits(&message, filter);
+                && crate::meant::fits(&message, filter);
             if !is_meant {
                 continue;
             }

@@ -36,6 +36,7 @@ mod jobs;
 mod learned;
 mod lifecycle;
 mod machine;
+mod meant;
 mod notices;
 mod pressure;
 mod queue;

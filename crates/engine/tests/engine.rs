@@ -190,6 +190,91 @@ async fn a_scheduled_message_can_be_moved_and_canceled_until_it_leaves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_asks_how_it_is_while_it_refuses_is_answered() {
+    let bench = Bench::new(&[]).await;
+    let mut config = bench.config();
+    config.policy.limits.disk_free_bytes_min = u64::MAX;
+    let engine = Engine::open(config).await.unwrap();
+    let mut follower = engine.follow();
+    loop {
+        let asked = engine.clone();
+        let asking = tokio::task::spawn_blocking(move || asked.health());
+        let health = tokio::time::timeout(Duration::from_secs(10), asking).await;
+        if health.expect("an answer").unwrap().refusing.is_some() {
+            break;
+        }
+        // Nothing happens; it looks at the disk twice a second.
+        let _ = tokio::time::timeout(Duration::from_millis(50), follower.next()).await;
+    }
+    engine.drain(Duration::from_secs(5)).await;
+}
+
+fn to(recipient: &str) -> engine::views::Filter {
+    engine::views::Filter {
+        recipient: Some(recipient.into()),
+        ..engine::views::Filter::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_named_is_canceled_or_hastened_and_nobody_else_of_the_message() {
+    let bench = Bench::new(&[]).await;
+    let engine = bench.engine().await;
+    let mut later = submission(&["a@example.net", "b@example.net", "c@example.com"]);
+    later.options.send_at = Some(engine.now() + Duration::from_secs(3600));
+    let accepted = engine.accept(later).await.unwrap();
+    assert_eq!(engine.cancel(&to("a@example.net")).await, Ok(1));
+    let c = engine::views::Filter {
+        message: Some(accepted.id),
+        domain: Some("example.com".into()),
+        ..engine::views::Filter::default()
+    };
+    assert_eq!(engine.retry(&c).await, Ok(1));
+    let is_settled = |statuses: &[Status]| statuses[2] == Status::Delivered;
+    let mut follower = engine.follow();
+    let statuses = loop {
+        let view = engine.status(accepted.id).unwrap();
+        let statuses: Vec<Status> = view.recipients.iter().map(|one| one.status).collect();
+        if is_settled(&statuses) {
+            break statuses;
+        }
+        let _ = tokio::time::timeout(Duration::from_millis(50), follower.next()).await;
+    };
+    let wanted = [Status::Canceled, Status::Accepted, Status::Delivered];
+    assert_eq!(statuses, wanted);
+    assert_eq!(bench.delivered_to(), ["c@example.com"]);
+    assert_eq!(engine.cancel(&to("b@example.net")).await, Ok(1));
+    engine.drain(Duration::from_secs(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn held_mail_is_shown_and_taken_back_by_its_own_tenant_alone() {
+    let bench = Bench::new(&[r#"at = "final", do = "lose-reply""#]).await;
+    let mut config = bench.config();
+    config.routes[0].unknown = engine::route::UnknownPolicy::Hold;
+    let engine = Engine::open(config).await.unwrap();
+    let accepted = engine.accept(submission(&["a@example.net"])).await.unwrap();
+    settled(&engine, accepted.id, |status| status == Status::Held).await;
+    let lines = engine.queue(&engine::views::Filter::default());
+    let [line] = &lines[..] else {
+        panic!("{lines:?}")
+    };
+    assert_eq!((&*line.site, line.held, line.in_flight), ("relay", 1, 0));
+    let others = engine::views::Filter {
+        tenant: Some("other".into()),
+        ..to("a@example.net")
+    };
+    assert_eq!(engine.cancel(&others).await, Ok(0));
+    assert_eq!(engine.retry(&others).await, Ok(0));
+    assert!(engine.queue(&others).is_empty());
+    let all = engine::views::Filter::default();
+    assert_eq!(engine.cancel(&all).await, Ok(1));
+    assert_eq!(terminal(&engine, accepted.id).await, [Status::Canceled]);
+    assert_eq!(engine.stats().held, 0);
+    engine.drain(Duration::from_secs(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_suspended_site_waits_until_it_is_resumed() {
     let bench = Bench::new(&[]).await;
     let engine = bench.engine().await;
