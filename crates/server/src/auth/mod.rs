@@ -192,6 +192,17 @@ impl Access {
         !self.0.rules.load().users.is_empty() || !self.0.keys.load().is_empty()
     }
 
+    /// Whether a user of this name is configured.
+    #[must_use]
+    pub fn has_user(&self, name: &str) -> bool {
+        self.0
+            .rules
+            .load()
+            .users
+            .iter()
+            .any(|user| &*user.name == name)
+    }
+
     /// Who has this name and password. An API key that may send is a password too, whatever the
     /// user's name. Takes tens of milliseconds of a blocking thread the first time, then next to
     /// nothing for some minutes. Needs a tokio runtime.

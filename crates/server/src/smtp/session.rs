@@ -205,6 +205,12 @@ impl<A: Acceptor> Session<A> {
             )),
             Err(PasswordError::Wrong) => {
                 count(&self.shared.counters.auths_failed);
+                // A name that nobody has may be a password, put into the wrong field.
+                let user = if self.shared.access.has_user(user) {
+                    user
+                } else {
+                    "unknown"
+                };
                 tracing::warn!(client = %self.client, user, "a login failed");
                 let failures_max = self.current.settings.limits.auth_failures_max;
                 self.origin
