@@ -2,13 +2,13 @@
 
 mod support;
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use sink::Sink;
 use support::serving::{Dialogue, Home, Serving, route_to};
-use support::{command, recipients, start, wait_until};
+use support::{command, path_str, recipients, start, wait_until};
 
 fn taking_sink() -> Sink {
     start(Sink::builder().keep_records())
@@ -384,6 +384,47 @@ fn what_was_acknowledged_survives_sigkill() {
     taken.sort();
     taken.dedup();
     assert_eq!(taken.len(), 20);
+}
+
+#[test]
+fn a_damaged_data_folder_is_refused_with_advice_and_salvaged_when_told_so() {
+    let sink = taking_sink();
+    let home = Home::in_front_of(&sink);
+    let server = home.serve();
+    server
+        .run(&["suspend", "--tenant", "default"])
+        .expect(0, "");
+    for number in 10..20 {
+        server.send_to(&format!("p{number}@y.example"));
+    }
+    assert_eq!(server.end(Signal::KILL), None);
+    let path = home.data_dir().join("journal/0000000001.journal");
+    let bytes = std::fs::read(&path).unwrap();
+    let at = bytes.windows(12).position(|it| it == b"p13@y.exampl");
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(b"X", at.unwrap() as u64).unwrap();
+
+    let (config, data_dir) = (home.path("mailrail.toml"), home.data_dir());
+    let serve = |more: &[&str]| {
+        let mut serve = command(["serve", "--config", path_str(&config)]);
+        serve.args(["--data-dir", path_str(&data_dir)]);
+        serve.args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
+        serve.args(more);
+        serve
+    };
+    let refused = support::Run::from(serve(&[]).output().unwrap());
+    refused.expect(69, "serve --salvage");
+    let mut salvaging = serve(&["--salvage"]).spawn().unwrap();
+    let resumes = || {
+        let resume = ["resume", "--tenant", "default", "--data-dir"];
+        let run = command(resume).arg(&data_dir).output().unwrap();
+        run.status.success()
+    };
+    wait_until("the server lets mail go", resumes);
+    wait_for(&sink, 9);
+    support::signal(&salvaging, Signal::TERM);
+    assert_eq!(salvaging.wait().unwrap().code(), Some(0));
+    assert!(!recipients(&sink).contains(&"p13@y.example".to_owned()));
 }
 
 #[test]

@@ -43,6 +43,8 @@ pub struct Config {
     pub shards: usize,
     /// Seeds jitter and ids.
     pub seed: u64,
+    /// Opens a damaged data folder: what is damaged is given up, and a copy of it kept.
+    pub salvage: bool,
 }
 
 /// Settings that [`crate::Engine::reload`] can replace.
@@ -147,6 +149,7 @@ impl Config {
             cache_bytes_max: 32 << 20,
             shards: 1,
             seed: 0,
+            salvage: false,
         }
     }
 }

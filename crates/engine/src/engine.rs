@@ -42,6 +42,14 @@ pub enum OpenError {
         /// What is wrong.
         reason: String,
     },
+    /// Mail in it is damaged; nothing was changed. [`Config::salvage`] gives up what is damaged.
+    #[error("the data folder {path}: {reason}")]
+    Damaged {
+        /// The folder.
+        path: String,
+        /// What is damaged.
+        reason: String,
+    },
     /// A setting that cannot be used.
     #[error("{0}")]
     Config(String),
@@ -443,6 +451,7 @@ async fn open_store(config: &Config) -> Result<Store, OpenError> {
         cache_bytes_max: config.cache_bytes_max,
         history: config.history.clone(),
         seed: config.seed,
+        salvage: config.salvage,
     };
     let data_dir = config.data_dir.clone();
     let opened = tokio::task::spawn_blocking(move || {
@@ -450,13 +459,22 @@ async fn open_store(config: &Config) -> Result<Store, OpenError> {
         Store::open(&data_dir, &options, now)
     })
     .await;
-    let failed = |reason: String| OpenError::Data {
-        path: config.data_dir.display().to_string(),
-        reason,
-    };
-    opened
-        .map_err(|error| failed(error.to_string()))?
-        .map_err(|error| failed(with_sources(&error)))
+    let path = config.data_dir.display().to_string();
+    match opened {
+        Ok(Ok(store)) => Ok(store),
+        Ok(Err(error @ store::store::OpenError::Damaged(..))) => Err(OpenError::Damaged {
+            path,
+            reason: with_sources(&error),
+        }),
+        Ok(Err(error)) => Err(OpenError::Data {
+            path,
+            reason: with_sources(&error),
+        }),
+        Err(error) => Err(OpenError::Data {
+            path,
+            reason: error.to_string(),
+        }),
+    }
 }
 
 /// An error and all that caused it, as `error: cause: cause`.

@@ -33,6 +33,8 @@ pub struct StoreOptions {
     pub history: HistoryOptions,
     /// Anything; ids of two starts differ even if it does not.
     pub seed: u64,
+    /// Gives up what is damaged, and keeps a copy of it; see [`journal::Options::salvage`].
+    pub salvage: bool,
 }
 
 /// Why a data folder cannot be opened.
@@ -45,6 +47,9 @@ pub enum OpenError {
     /// A journal cannot be opened.
     #[error("{0}: {1}")]
     Journal(&'static str, #[source] journal::OpenError),
+    /// A journal is damaged; nothing was changed. [`StoreOptions::salvage`] gives up what is damaged.
+    #[error("{0}: {1}")]
+    Damaged(&'static str, #[source] journal::OpenError),
     /// The table cannot be read.
     #[error("state: {0}")]
     Table(#[source] journal::ReadError),
@@ -86,6 +91,7 @@ impl Store {
         let history = History::open(&data_dir.join("history"), &options.history)?;
         let state = journal::Options {
             segment_bytes_max: STATE_SEGMENT_BYTES,
+            salvage: options.salvage,
             ..journal::Options::default()
         };
         let (table, damage) =
@@ -96,6 +102,7 @@ impl Store {
         // Recovery reads the rest, or its digests.
         let mail = journal::Options {
             check: journal::Check::Tail,
+            salvage: options.salvage,
             ..journal::Options::default()
         };
         let journal = open_journal(data_dir, "journal", mail)?;
@@ -112,6 +119,7 @@ impl Store {
         history.catch_up_from(spool.source());
         let small = journal::Options {
             segment_bytes_max: FAILED_SEGMENT_BYTES,
+            salvage: options.salvage,
             ..journal::Options::default()
         };
         let failed_options = SpoolOptions {
@@ -147,7 +155,10 @@ fn open_journal(
     options: journal::Options,
 ) -> Result<Journal, OpenError> {
     let opened = Journal::open(open_folder(data_dir, name)?, options);
-    let (journal, opened) = opened.map_err(|error| OpenError::Journal(name, error))?;
+    let (journal, opened) = opened.map_err(|error| match error {
+        journal::OpenError::Damaged(_) => OpenError::Damaged(name, error),
+        error => OpenError::Journal(name, error),
+    })?;
     if opened != journal::Opened::default() {
         tracing::warn!(
             folder = name,

@@ -43,6 +43,11 @@ pub(crate) struct Args {
     /// Serve HTTP here instead of where the file says
     #[arg(long, value_name = "ADDR")]
     http: Option<SocketAddr>,
+
+    /// Open a damaged data folder: mail in the damaged places is given up, a copy of their files is
+    /// kept beside them, and all else is delivered
+    #[arg(long)]
+    salvage: bool,
 }
 
 /// Serves until a signal ends it.
@@ -65,7 +70,7 @@ async fn serve(args: &Args, config: Config) -> Outcome {
     // Before anything is open, so that no signal finds us without an answer.
     let mut signals = Signals::new().or_exit_with(Exit::Temporary, "cannot wait for signals")?;
     let mut running = tokio::select! {
-        running = Running::start(config, args.path()) => running?,
+        running = Running::start(config, args.path(), args.salvage) => running?,
         () = signals.stop() => return Ok(Exit::Done),
     };
     notify::ready(&running.summary());

@@ -38,11 +38,18 @@ struct Http {
 
 impl Running {
     /// Opens the data folder, then the edges, and says where they listen.
-    pub(super) async fn start(config: Config, file: Option<PathBuf>) -> Result<Self, Stop> {
+    ///
+    /// * `salvage`: gives up what is damaged in the data folder.
+    pub(super) async fn start(
+        config: Config,
+        file: Option<PathBuf>,
+        salvage: bool,
+    ) -> Result<Self, Stop> {
         let data_dir = config.data_dir.clone();
         make_private(&data_dir).or_exit_with(Exit::Unavailable, data_dir.display())?;
-        let engine = config.engine().or_exit(Exit::Config)?;
-        let engine = Engine::open(engine).await.or_exit(Exit::Unavailable)?;
+        let mut engine = config.engine().or_exit(Exit::Config)?;
+        engine.salvage = salvage;
+        let engine = open(engine).await?;
         let access = Access::new(config.rules());
         server::http::load_keys(&engine, &access);
         let templates = Templates::load(config.templates.as_deref()).or_exit(Exit::Config)?;
@@ -203,6 +210,18 @@ impl Running {
         self.engine.drain(grace).await;
         listening::remove(&self.config.data_dir);
         tracing::info!("drained");
+    }
+}
+
+/// Opens the engine, or says what there is to be done.
+async fn open(config: engine::Config) -> Result<Engine, Stop> {
+    match Engine::open(config).await {
+        Err(error @ engine::OpenError::Damaged { .. }) => Err(error).or_exit_with(
+            Exit::Unavailable,
+            "mail in the data folder is damaged; nothing was changed. Mend the disk, copy the folder, \
+             then `mailrail serve --salvage` gives up what is damaged and serves the rest",
+        ),
+        opened => opened.or_exit(Exit::Unavailable),
     }
 }
 

@@ -9,6 +9,7 @@ use crate::{Message, MessageId, Priority, Query, Status};
 /// History in small blocks and without a thread of its own: the same every time.
 fn options() -> StoreOptions {
     StoreOptions {
+        salvage: false,
         cache_bytes_max: 0,
         history: HistoryOptions {
             thread: false,
