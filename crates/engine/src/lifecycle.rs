@@ -148,7 +148,12 @@ impl Core {
         }
         self.note_unreadable(recovery.damage().len() as u64);
         for damage in recovery.damage() {
-            tracing::error!(at = ?damage.at, why = %damage.why, "a record of the journal is damaged");
+            tracing::error!(
+                at = ?damage.at,
+                why = %damage.why,
+                "a record of the journal is damaged: what it said is lost, and nothing of the journal \
+                 is removed until it was opened to be salvaged"
+            );
         }
         tracing::info!(messages, "recovery has ended");
     }

@@ -6,6 +6,8 @@ use std::ops::Range;
 use crate::files::File;
 use crate::frame::{ALIGNMENT, RECORD_HEADER_BYTES, RecordHeader, Salt};
 
+/// The smallest record there is.
+pub(crate) const RECORD_BYTES_MIN: u32 = crate::frame::padded(0);
 const CHUNK_BYTES: usize = 1 << 20;
 static ZEROS: [u8; 4096] = [0; 4096];
 

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use crate::files::File;
 use crate::frame::{FIRST, RECORD_HEADER_BYTES, RecordHeader, SEAL, VOID};
 use crate::journal::{Journal, Shared};
-use crate::read::{Next, Reader};
+use crate::read::{Next, RECORD_BYTES_MIN, Reader, find_headers};
 use crate::{Damage, Position, ReadError, Record, What};
 
 /// What one read asks for at first: most records are shorter.
@@ -106,6 +106,48 @@ impl Journal {
             }
         }
         Ok(at)
+    }
+
+    /// As [`Journal::scan`], but damage is told and passed over, up to the next record that stands
+    /// where one can.
+    ///
+    /// # Errors
+    /// See [`ReadError`], but for damage.
+    pub fn scan_over_damage(
+        &self,
+        from: Position,
+        each: &mut Each<'_>,
+        damaged: &mut dyn FnMut(&Damage),
+    ) -> Result<Position, ReadError> {
+        let mut from = from;
+        loop {
+            match self.scan(from, each) {
+                Err(ReadError::Damaged(damage)) => {
+                    damaged(&damage);
+                    from = self.behind(&damage)?;
+                }
+                scanned => return scanned,
+            }
+        }
+    }
+
+    /// Where the next header holds behind a damaged record, or the segment ends.
+    fn behind(&self, damage: &Damage) -> Result<Position, ReadError> {
+        let (shared, end, number) = (self.shared(), self.durable(), damage.segment);
+        let file = shared.segments.get(number);
+        let file = file.ok_or(ReadError::Removed(number))?;
+        let (salt, from) = (
+            shared.segments.salt(number),
+            damage.offset + RECORD_BYTES_MIN,
+        );
+        let mut next = None;
+        find_headers(&*file, salt, from, |offset, _| {
+            next = next.or(Some(offset));
+        })?;
+        let next = next.map_or(Position::new(number + 1, FIRST), |offset| {
+            Position::new(number, offset)
+        });
+        Ok(next.min(end))
     }
 }
 

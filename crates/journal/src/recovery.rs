@@ -11,17 +11,13 @@ use std::io;
 use std::sync::Arc;
 
 use crate::files::{self, File, Files};
-use crate::frame::{
-    self, FIRST, NoHeader, RECORD_HEADER_BYTES, SEAL, SegmentHeader, VERSION, VOID,
-};
+use crate::frame::{FIRST, NoHeader, RECORD_HEADER_BYTES, SEAL, SegmentHeader, VERSION, VOID};
 use crate::frame::{RecordHeader, Salt};
-use crate::read::{Next, Reader, find_headers};
+use crate::read::{Next, RECORD_BYTES_MIN, Reader, find_headers};
 use crate::segment::{self, Failure, Segments};
 use crate::{Check, Damage, OpenError, Opened, Options, Position, Torn, What};
 
 const DAMAGED: &str = "damaged-";
-/// The smallest record there is.
-const RECORD_BYTES_MIN: u32 = frame::padded(0);
 /// With more files missing, something is wrong that cannot be mended here.
 const MISSING_MAX: usize = 1000;
 const CHUNK_BYTES: usize = 1 << 20;

@@ -148,6 +148,14 @@ pub enum What {
     Record,
 }
 
+impl Damage {
+    /// Where it begins.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        Position::new(self.segment, self.offset)
+    }
+}
+
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {

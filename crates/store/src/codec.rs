@@ -65,6 +65,9 @@ pub enum DecodeError {
     /// Written by a later release, or no record at all.
     #[error("record version {0} is not known")]
     Version(u8),
+    /// Its sum does not fit: no whole record stands there.
+    #[error("no whole record stands there")]
+    Damaged,
     /// It ends too early.
     #[error("the record ends too early")]
     Truncated,

@@ -107,10 +107,18 @@ impl Store {
         };
         let journal = open_journal(data_dir, "journal", mail)?;
         history.expect_journal_end(journal.end());
+        let digests = open_folder(data_dir, "digests")?;
+        if options.salvage {
+            // They may speak of records that are given up.
+            for name in digests.list().unwrap_or_default() {
+                let removed = digests.remove(&name);
+                removed.map_err(|error| OpenError::Folder("digests", error))?;
+            }
+        }
         let spool_options = SpoolOptions {
             cache_bytes_max: options.cache_bytes_max,
             seed: options.seed,
-            digests: Some(open_folder(data_dir, "digests")?),
+            digests: Some(digests),
             history_from: history.durable(),
             history: Some(Arc::new(history.clone()) as Arc<dyn EventSink>),
             ..SpoolOptions::default()

@@ -3,6 +3,7 @@
 //! What is told is what a restart would read, in the same order, and nothing is kept in memory for
 //! it. The bytes were written a moment ago, so reading them back costs no disk.
 
+use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
@@ -116,7 +117,11 @@ impl Spool {
         let progress = following.progress.lock();
         let mut progress = progress.unwrap_or_else(PoisonError::into_inner);
         let from = from_or_first(&inner.journal, progress.next);
-        let scanned = inner.journal.scan(from, &mut |at, kind, record| {
+        let is_damaged = Cell::new(false);
+        let each = &mut |at: Position, kind, record: &[u8]| {
+            if is_damaged.take() {
+                progress.digest = None;
+            }
             progress.note(inner, at, kind, record);
             if let Some(sink) = &following.sink {
                 let _ = told(at, kind, record, &mut |event| {
@@ -126,7 +131,14 @@ impl Spool {
             }
             progress.next = Some(at);
             ControlFlow::Continue(())
+        };
+        let scanned = inner.journal.scan_over_damage(from, each, &mut |damage| {
+            is_damaged.set(true);
+            tracing::error!(%damage, "history is not told of what stood there");
         });
+        if is_damaged.get() {
+            progress.digest = None;
+        }
         match scanned {
             Ok(end) => progress.next = Some(end),
             Err(error) => {
@@ -206,9 +218,11 @@ fn replay(
     each: &mut dyn FnMut(Position, Event) -> ControlFlow<()>,
 ) -> Result<Position, journal::ReadError> {
     let from = from_or_first(journal, from);
-    journal.scan(from, &mut |at, kind, record| {
+    let each_record = &mut |at: Position, kind, record: &[u8]| {
         told(at, kind, record, &mut |event| each(at, event))
-    })
+    };
+    // What is damaged was told when it was met first.
+    journal.scan_over_damage(from, each_record, &mut |_| {})
 }
 
 fn from_or_first(journal: &Journal, from: Option<Position>) -> Position {

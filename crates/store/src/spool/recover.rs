@@ -52,7 +52,7 @@ pub struct RecoveredRecipient {
     pub held: bool,
 }
 
-/// A record that could not be understood. What it said is lost: a message not delivered, or an event
+/// A record that could not be read or understood. What it said is lost: a message not delivered, or an event
 /// that makes a recipient be tried again.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Damage {
@@ -65,8 +65,9 @@ pub struct Damage {
 /// What was accepted before the start, in the order of its records.
 ///
 /// The first step reads the journal. Compaction waits for the end; if this is dropped before, there
-/// is none until the next start. An error is the last item: the journal cannot be read further, and
-/// what it may still hold is not handed out.
+/// is none until the next start. Damage is passed over, and there is no compaction then either, so
+/// that nothing of a damaged segment goes before somebody has looked. An error is the last item: the
+/// journal cannot be read further, and what it may still hold is not handed out.
 #[derive(Debug)]
 pub struct Recovery {
     spool: Spool,
@@ -91,7 +92,7 @@ impl Recovery {
         }
     }
 
-    /// Records that could not be understood; all of them once the iteration has ended.
+    /// Records that could not be read or understood; all of them once the iteration has ended.
     #[must_use]
     pub fn damage(&self) -> &[Damage] {
         &self.damage
@@ -104,11 +105,17 @@ impl Recovery {
         let numbers = journal.segments().into_iter().map(|segment| segment.number);
         let segments: VecDeque<u32> = numbers.filter(|n| *n <= start.segment()).collect();
         for segment in &segments {
-            each_entry(&spool, *segment, true, &mut |entry| {
+            let mut damaged = Vec::new();
+            let places = &mut damaged;
+            each_entry(&spool, *segment, Some(places), &mut |entry| {
                 if let Err(why) = replay_entry(&spool, &entry) {
                     self.damaged(entry.at, why);
                 }
             })?;
+            for at in damaged {
+                self.has_failed = true;
+                self.damaged(at, DecodeError::Damaged);
+            }
         }
         Ok(segments)
     }
@@ -116,7 +123,7 @@ impl Recovery {
     /// The second pass over one segment.
     fn hand_out(&mut self, segment: u32) -> Result<(), journal::ReadError> {
         let spool = self.spool.clone();
-        each_entry(&spool, segment, false, &mut |entry| {
+        each_entry(&spool, segment, None, &mut |entry| {
             let waiting = self.waiting_at(&entry);
             self.ready.extend(waiting);
         })
@@ -219,11 +226,12 @@ impl Iterator for Recovery {
 
 /// Calls `each` for every record that a segment held at the start.
 ///
-/// * `digests`: make one for a segment that is sealed and has none.
+/// * `damaged`: on the first pass, takes the places where no whole record stands; a digest is made
+///   then for a segment that is sealed and has none.
 fn each_entry(
     spool: &Spool,
     segment: u32,
-    digests: bool,
+    damaged: Option<&mut Vec<Position>>,
     each: &mut dyn FnMut(Entry<'_>),
 ) -> Result<(), journal::ReadError> {
     let inner = &spool.inner;
@@ -234,9 +242,10 @@ fn each_entry(
         digest.entries().for_each(each);
         return Ok(());
     }
-    let mut builder = (files.is_some() && digests).then(|| Builder::new(segment));
+    let mut builder = (files.is_some() && damaged.is_some()).then(|| Builder::new(segment));
     let first = Position::from_u64(u64::from(segment) << 32);
-    journal.scan(first, &mut |at, kind, record| {
+    let mut places = Vec::new();
+    let each_record = &mut |at: Position, kind, record: &[u8]| {
         if at.segment() != segment || at >= start {
             return ControlFlow::Break(());
         }
@@ -250,8 +259,17 @@ fn each_entry(
             stem: record,
         });
         ControlFlow::Continue(())
+    };
+    journal.scan_over_damage(first, each_record, &mut |damage| {
+        if damage.segment == segment {
+            places.push(damage.position());
+        }
     })?;
-    if let (Some(builder), Some(files)) = (builder, files)
+    let is_whole = places.is_empty();
+    if let Some(damaged) = damaged {
+        *damaged = places;
+    }
+    if let (Some(builder), Some(files), true) = (builder, files, is_whole)
         && let Err(error) = builder.write(&**files)
     {
         tracing::warn!(%error, segment, "no digest was made: the next start takes longer");

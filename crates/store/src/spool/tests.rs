@@ -735,6 +735,45 @@ fn a_digest_stands_for_its_segment_and_only_for_that() {
 }
 
 #[test]
+fn damage_in_a_sealed_segment_is_reported_and_the_others_are_there() {
+    let files = MemoryFiles::new();
+    let (spool, _) = open(&files, Mode::Inline);
+    let ids: Vec<MessageId> = (0..30)
+        .map(|_| {
+            let message = Arc::new(message(spool.next_id(NOW), 1, 2500));
+            let _ = spool.append(message.clone()).unwrap();
+            message.id
+        })
+        .collect();
+    let (at, of_second) = {
+        let slot = spool.find(ids[1]).unwrap();
+        (spool.lock().slots.get(slot).unwrap().at, ids[1])
+    };
+    drop(spool);
+    let segment = format!("{:010}.journal", at.segment());
+    files.damage(&segment, u64::from(at.offset()) + 1000, b"damage");
+    for name in files.list().unwrap() {
+        if name.ends_with(".digest") {
+            files.remove(&name).unwrap();
+        }
+    }
+    let (spool, mut recovery) = Spool::open(journal_in(&files, Mode::Inline), options(&files));
+    let recovered: Vec<_> = recovery.by_ref().map(|it| it.unwrap().id).collect();
+    let others = ids.iter().copied().filter(|id| *id != of_second);
+    assert!(recovered.into_iter().eq(others));
+    let damage = recovery.damage();
+    assert_eq!((damage[0].at, damage.len()), (at, 1));
+    assert_eq!(damage[0].why, DecodeError::Damaged);
+    // What is left of it stays until somebody has looked.
+    for id in ids.iter().filter(|id| **id != of_second) {
+        let slot = spool.find(*id).unwrap();
+        spool.forget(slot);
+    }
+    spool.compact(NOW).unwrap();
+    assert_eq!(spool.journal().segments()[0].number, at.segment());
+}
+
+#[test]
 fn a_record_that_cannot_be_understood_is_reported_and_the_others_are_there() {
     let files = MemoryFiles::new();
     let (spool, _) = open(&files, Mode::Inline);
