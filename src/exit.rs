@@ -6,8 +6,9 @@ use std::process::ExitCode;
 /// Shown below `--help`.
 pub(crate) const HELP: &str = "\
 Exit codes: 0 done · 64 wrong usage · 65 wrong data (list, template, address, message; or a \
-recipient refused for good) · 69 the relay cannot be reached · 75 not all done: run again with \
---resume · 77 the relay refused the login · 78 the configuration has mistakes";
+recipient refused for good) · 67 no such recipient (sendmail) · 69 the relay or the server cannot be \
+reached · 75 not all done: run again, a mailing with --resume · 77 the relay refused the login, or the \
+server the key · 78 the configuration has mistakes";
 
 /// Exit codes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -2,6 +2,8 @@
 
 mod support;
 
+#[path = "e2e_operate/commands.rs"]
+mod commands;
 #[path = "e2e_operate/metrics.rs"]
 mod metrics;
 #[path = "e2e_operate/once.rs"]

@@ -82,8 +82,11 @@ pub(crate) fn run(args: &Args) -> Outcome {
         Command::Revoke { ids } => {
             let api = args.server.api()?;
             for id in ids {
-                api.delete(&format!("/keys/{}", segment(id)), &[])?;
-                out::line(format_args!("{id} is no longer valid"));
+                let done = api.delete(&format!("/keys/{}", segment(id)), &[])?;
+                match args.server.json {
+                    true => out::line(done),
+                    false => out::line(format_args!("{id} is no longer valid")),
+                }
             }
         }
         Command::Hash => out::line(PasswordHash::make(&password()?)),

@@ -84,18 +84,15 @@ fn message(api: &Api, id: &str, is_json: bool) -> Outcome {
 
 fn recipient(api: &Api, address: &str, is_json: bool) -> Outcome {
     let events = api.get("/events", &[("recipient", address)])?;
+    let rows = events["data"].as_array().map_or(&[][..], Vec::as_slice);
     if is_json {
-        out::line(events);
-        return Ok(Exit::Done);
+        out::line(&events);
+    } else if !rows.is_empty() {
+        out::line(table::of(COLUMNS, rows));
     }
-    match events["data"].as_array().map(Vec::as_slice) {
-        None | Some([]) => {
-            eprintln!("nothing is known of mail to {address}");
-            Ok(Exit::Data)
-        }
-        Some(rows) => {
-            out::line(table::of(COLUMNS, rows));
-            Ok(Exit::Done)
-        }
+    if rows.is_empty() {
+        eprintln!("nothing is known of mail to {address}");
+        return Ok(Exit::Data);
     }
+    Ok(Exit::Done)
 }

@@ -73,8 +73,11 @@ pub(crate) fn run(args: &Args) -> Outcome {
             let api = args.server.api()?;
             for address in addresses {
                 let path = format!("/suppressions/{}", segment(address));
-                api.delete(&path, &list::given(&[("tenant", tenant)]))?;
-                out::line(format_args!("{address} may get mail again"));
+                let done = api.delete(&path, &list::given(&[("tenant", tenant)]))?;
+                match args.server.json {
+                    true => out::line(done),
+                    false => out::line(format_args!("{address} may get mail again")),
+                }
             }
         }
         Command::List { after, limit } => {
