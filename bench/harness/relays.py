@@ -104,10 +104,13 @@ class Relay:
         return int(re.search(which + r":\s+(\d+)", status)[1]) / 1024
 
     def metric(self, name: str) -> float:
-        """One of `/metrics`, without its prefix."""
+        """One of `/metrics`, without its prefix, with its labels."""
         with urllib.request.urlopen(f"{self.http}/metrics", timeout=30) as answer:
             text = answer.read().decode()
-        return float(re.search(rf"^mailrail_{name} (\S+)$", text, re.MULTILINE)[1])
+        found = re.search(rf"^mailrail_{re.escape(name)} (\S+)$", text, re.MULTILINE)
+        if found is None:
+            raise RuntimeError(f"there is no metric {name}")
+        return float(found[1])
 
     def key(self) -> str:
         return (self.folder / "operator.key").read_text().strip()

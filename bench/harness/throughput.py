@@ -63,20 +63,20 @@ class Run:
 SMTP_WAYS = [
     Way(REFERENCE, SMTP_SOURCE, 700, route=None),
     Way("Postfix ← mailrail bench overlapped", OVERLAPPED, 700, route=None),
-    Way("mailrail serve ← smtp-source -d", SMTP_SOURCE, 10_000),
-    Way("mailrail serve ← mailrail bench overlapped", OVERLAPPED, 15_000),
-    Way("mailrail serve ← mailrail bench, window 8", WINDOWED, 20_000),
+    Way("mailrail serve ← smtp-source -d", SMTP_SOURCE, 12_000),
+    Way("mailrail serve ← mailrail bench overlapped", OVERLAPPED, 25_000),
+    Way("mailrail serve ← mailrail bench, window 8", WINDOWED, 40_000),
     Way(
-        "the same, and windowed:8 on the way out",
+        "the same, overlapped on the way out",
         WINDOWED,
-        20_000,
-        route=('wire = "windowed:8"',),
+        35_000,
+        route=('wire = "overlapped"',),
     ),
 ]
 HTTP_WAYS = [
     SMTP_WAYS[2],
     SMTP_WAYS[3],
-    Way("mailrail serve ← HTTP, batches of 100", clients.HTTP_BATCHES, 15_000, connections=8),
+    Way("mailrail serve ← HTTP, batches of 100", clients.HTTP_BATCHES, 30_000, connections=8),
 ]
 
 

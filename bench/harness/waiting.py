@@ -1,7 +1,8 @@
 """Memory of `mailrail serve` with much mail in it, and how soon it is back after a kill.
 
-* `in_flight`: as many messages as possible sent and unanswered at once. The receiver holds back each final reply; there
-  are as many relays (ports of one sink) as it takes, each with one connection and a window of 8 messages on it.
+* `in_flight`: as many messages as possible sent and unanswered at once. There are as many relays (ports of one sink) as
+  it takes, each with one connection and a window of 8 messages on it, which a few messages open first; from then on the
+  receiver answers nothing.
 * `million`: a route to a port where nobody listens, so that everything waits for its retry. Then SIGKILL, and a start
   on the same folder, with its files in the page cache and without.
 """
@@ -26,6 +27,9 @@ from .report import Section, count
 IN_FLIGHT = 20_000
 WINDOW = 8
 HOLD = "100s"
+HELD = "held@a.example"
+# Each success lets one more be unanswered on a connection.
+WARM = 2 * WINDOW
 MESSAGES = 1_000_000
 SIZE_BYTES = 300
 SETTLE_SECONDS = 90.0
@@ -37,19 +41,22 @@ def in_flight(effort: Effort) -> Section:
     relays_needed = messages // WINDOW
     section = Section(
         "Memory with messages in flight",
-        ["in flight", "connections out", "resident MiB", "peak MiB", "before, MiB", "open at the sink"],
+        ["in flight", "connections out", "resident MiB", "peak MiB", "before, MiB", "sockets of the sink"],
         [],
         raw=[],
     )
     # One more is there anyway.
     listens = ["--listen", "127.0.0.1:0"] * (relays_needed - 1)
-    rule = f'at = "final", delay = "{HOLD}"'
+    rule = f'at = "mail", address = "{HELD}", delay = "{HOLD}"'
     with relays.folder() as folder, receivers.our_sink(*listens, "--rule", rule) as receiver:
         more = ("connections_max = 1", f'wire = "windowed:{WINDOW}"')
         routes = [relays.route(port, *more, domain=f"s{n}.example") for n, port in enumerate(receiver.ports)]
         with relays.serve(folder, "\n".join(routes)) as relay:
             before = relay.rss_mib()
-            feed(relay, messages + messages // 10, 4096, f"b@s{{n%{relays_needed}}}.example")
+            recipients = f"b@s{{n%{relays_needed}}}.example"
+            feed(relay, WARM * relays_needed, SIZE_BYTES, recipients)
+            relay.await_delivered(WARM * relays_needed)
+            feed(relay, messages + messages // 10, 4096, recipients, reverse_path=HELD)
             reached = _await_in_flight(relay, messages)
             time.sleep(1)
             rss, peak = relay.rss_mib(), relay.rss_mib("VmHWM")
@@ -67,16 +74,24 @@ def in_flight(effort: Effort) -> Section:
     )
     section.raw.append({"in_flight": reached, "connections": connections, "rss_mib": rss, "peak_mib": peak})
     section.notes.append(
-        f"{relays_needed:,} routes, each to a port of one sink, with one connection and `windowed:{WINDOW}`; 4096 octets; "
-        f"the sink takes each message and holds back its reply for {HOLD}. A tenth more is handed in than can be on the wire."
+        f"{relays_needed:,} routes, each to a port of one sink, with one connection and `windowed:{WINDOW}`, opened by "
+        f"{WARM} messages each; then 4096 octets a message, and the sink answers nothing for {HOLD}. A tenth more is handed in "
+        "than can be on the wire. Sockets open at the sink: one a port to listen, one a connection."
     )
     return section
 
 
-def feed(relay: Relay, messages: int, size_bytes: int, pattern: str, rate: float = 0) -> dict:
-    """Hands in messages to recipients that all differ."""
+def feed(
+    relay: Relay,
+    messages: int,
+    size_bytes: int,
+    pattern: str,
+    rate: float = 0,
+    reverse_path: str = "feed@a.example",
+) -> dict:
+    """Hands in messages to recipients that differ; see `loads/smtp_feed.py`."""
     command = [sys.executable, str(tools.BENCH / "loads" / "smtp_feed.py"), "127.0.0.1", str(relay.port)]
-    command += [str(messages), str(size_bytes), str(rate), pattern]
+    command += [str(messages), str(size_bytes), str(rate), pattern, reverse_path]
     finished = processes.run(command, tools.OUT / "logs" / "feed").check()
     return clients.last_json(finished)
 
@@ -85,7 +100,7 @@ def _await_in_flight(relay: Relay, messages: int) -> int:
     """What is in flight once it is that many, or no longer grows."""
     until, most = time.monotonic() + SETTLE_SECONDS, 0
     while most < messages and time.monotonic() < until:
-        most = max(most, int(relay.metric("in_flight_jobs")))
+        most = max(most, int(relay.metric('queue_jobs{state="in_flight"}')))
         time.sleep(0.2)
     return most
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Hands in messages whose recipients all differ, pipelined, and says when each was accepted.
 
-    smtp_feed.py HOST PORT MESSAGES SIZE_BYTES RATE ADDRESS
+    smtp_feed.py HOST PORT MESSAGES SIZE_BYTES RATE ADDRESS [REVERSE_PATH]
 
 `ADDRESS` has `{n}` where the message's number goes: `r{n}@live.example`, `r@s{n}.example`; `{n%100}` counts to 99 and
 begins again. With a `RATE` above 0 messages fall due evenly, one transaction at a time on each of a few connections;
@@ -24,20 +24,21 @@ REPLIES = 3
 
 
 def main() -> None:
-    host, port, messages, size_bytes, rate, pattern = sys.argv[1:]
+    host, port, messages, size_bytes, rate, *ends = sys.argv[1:]
     server, count, content = (host, int(port)), int(messages), make_content(int(size_bytes))
+    make = Transaction(content, *ends)
     begun = time.monotonic()
     handed: list[float] = [0.0] * count
     if float(rate) > 0:
-        taken = paced(server, content, float(rate), pattern, handed)
+        taken = paced(server, make, float(rate), handed)
     else:
-        taken = flooded(server, count, content, pattern)
+        taken = flooded(server, make, count)
     seconds = time.monotonic() - begun
     said = {"ok": sum(taken), "failed": count - sum(taken), "seconds": seconds}
     print(json.dumps({**said, "handed": handed} if float(rate) > 0 else said))
 
 
-def paced(server, content: bytes, rate: float, pattern: str, handed: list[float]) -> list[bool]:
+def paced(server, make: Transaction, rate: float, handed: list[float]) -> list[bool]:
     """Message `n` is due after `n / rate` seconds, on connection `n` modulo their number."""
     begun = time.monotonic() + 0.1
     taken: list[bool] = []
@@ -45,7 +46,7 @@ def paced(server, content: bytes, rate: float, pattern: str, handed: list[float]
     def work(mine: int) -> None:
         session = Session(server)
         for number in range(mine, len(handed), CONNECTIONS):
-            octets = transaction(number, content, pattern)
+            octets = make(number)
             time.sleep(max(0.0, begun + number / rate - time.monotonic()))
             handed[number] = time.time()
             session.write(octets)
@@ -59,11 +60,11 @@ def paced(server, content: bytes, rate: float, pattern: str, handed: list[float]
     return taken
 
 
-def flooded(server, count: int, content: bytes, pattern: str) -> list[bool]:
+def flooded(server, make: Transaction, count: int) -> list[bool]:
     session, taken = Session(server), []
     for start in range(0, count, FLIGHT):
         numbers = range(start, min(start + FLIGHT, count))
-        session.write(b"".join(transaction(number, content, pattern) for number in numbers))
+        session.write(b"".join(make(number) for number in numbers))
         taken.extend(session.taken(len(numbers)))
     return taken
 
@@ -95,12 +96,17 @@ class Session:
                 return line[:3]
 
 
-def transaction(number: int, content: bytes, pattern: str) -> bytes:
+class Transaction:
     """MAIL, RCPT and the content in one BDAT, RFC 3030."""
-    wrapped = lambda found: str(number % int(found[1]))  # noqa: E731
-    address = re.sub(r"\{n%(\d+)\}", wrapped, pattern).replace("{n}", str(number))
-    lines = f"MAIL FROM:<feed@a.example>\r\nRCPT TO:<{address}>\r\nBDAT {len(content)} LAST\r\n"
-    return lines.encode() + content
+
+    def __init__(self, content: bytes, pattern: str, reverse_path: str = "feed@a.example") -> None:
+        self._content, self._pattern, self._reverse_path = content, pattern, reverse_path
+
+    def __call__(self, number: int) -> bytes:
+        wrapped = lambda found: str(number % int(found[1]))  # noqa: E731
+        address = re.sub(r"\{n%(\d+)\}", wrapped, self._pattern).replace("{n}", str(number))
+        commands = f"MAIL FROM:<{self._reverse_path}>\r\nRCPT TO:<{address}>\r\n"
+        return f"{commands}BDAT {len(self._content)} LAST\r\n".encode() + self._content
 
 
 def make_content(size_bytes: int) -> bytes:
