@@ -25,7 +25,7 @@ from .relays import Relay
 from .report import Section, count, spread
 
 MILLION = 1_000_000
-PROBES_PER_S = 500
+PROBES_PER_S = 1000
 FLOOD = 100_000
 SINGLES = 20
 SLOW_ROUND_TRIP = "20ms"
@@ -39,10 +39,11 @@ class Probed:
 
     relay: Relay
     records: Path
-    times: dict[str, list[float]]
+    # Of each round, how long its messages took, in ms and in order.
+    rounds: list[list[float]]
 
     def round(self, number: int, seconds: float) -> None:
-        """Hands in messages at an even rate, and notes p50 and p99 of how long they took, in ms."""
+        """Hands in messages at an even rate, and notes how long they took."""
         messages = int(PROBES_PER_S * seconds)
         name = f"p{number}"
         said = waiting.feed(self.relay, messages, 4096, f"{name}-{{n}}@live.example", PROBES_PER_S)
@@ -50,9 +51,14 @@ class Probed:
             raise RuntimeError(f"{said['failed']} of {messages} probes were refused")
         addresses = [f"{name}-{n}@live.example" for n in range(messages)]
         arrived = await_arrivals(self.records, addresses)
-        took = sorted((arrived[a] - handed) * 1000 for a, handed in zip(addresses, said["handed"]))
-        self.times["p50"].append(took[len(took) // 2])
-        self.times["p99"].append(took[len(took) * 99 // 100])
+        handed = zip(addresses, said["handed"])
+        self.rounds.append(sorted((arrived[address] - at) * 1000 for address, at in handed))
+
+    def percentiles(self, percent: int) -> list[float]:
+        """Over all rounds together, then of each; the first round, which warms up, left out."""
+        counted = self.rounds[1:]
+        together = sorted(ms for of_one in counted for ms in of_one)
+        return [took[len(took) * percent // 100] for took in (together, *counted)]
 
 
 def dead_site(effort: Effort) -> Section:
@@ -62,7 +68,8 @@ def dead_site(effort: Effort) -> Section:
         f"Others while {messages:,} wait for a site that is down",
         ["ms from handing in to arrival", "p50", "spread", "p99", "spread"],
         [],
-        [f"{PROBES_PER_S} messages a second of 4096 octets, {effort.rounds} rounds of each in turn."],
+        [f"{PROBES_PER_S:,} messages a second of 4096 octets, {effort.rounds} rounds of each in turn, taken together; "
+         "the spread is of the rounds."],
     )
     with _probed("empty") as empty, _probed("full") as full:
         _fill(full.relay, messages)
@@ -72,17 +79,15 @@ def dead_site(effort: Effort) -> Section:
         held = int(full.relay.metric("spool_messages"))
     if held < messages:
         section.failures.append(f"only {held} of {messages} waited")
-    for name, probed in (("empty queue", empty), (f"{messages:,} waiting", full)):
-        # The first round warms up.
-        cells = [[count(statistics.median(times[1:])), spread(min(times[1:]), max(times[1:]))]
-                 for times in probed.times.values()]
+    both = {"empty queue": empty, f"{messages:,} waiting": full}
+    figures = {name: [p.percentiles(50), p.percentiles(99)] for name, p in both.items()}
+    for name, of_one in figures.items():
+        cells = [[count(whole), spread(min(rounds), max(rounds))] for whole, *rounds in of_one]
         section.rows.append([name, *cells[0], *cells[1]])
-    ratios = [
-        [f / e for f, e in zip(full.times[which][1:], empty.times[which][1:])] for which in ("p50", "p99")
-    ]
-    cells = [[f"{statistics.median(r):.3f}", spread(min(r), max(r))] for r in ratios]
-    section.rows.append(["ratio within a round", *cells[0], *cells[1]])
-    section.raw = {"empty": empty.times, "full": full.times}
+    beside, alone = figures[f"{messages:,} waiting"], figures["empty queue"]
+    ratios = [f"{full_[0] / empty_[0]:.3f}" for full_, empty_ in zip(beside, alone)]
+    section.rows.append(["ratio", ratios[0], "", ratios[1], ""])
+    section.raw = figures
     return section
 
 
@@ -97,7 +102,7 @@ def _probed(name: str) -> Iterator[Probed]:
                 relays.route(receiver.port, domain="live.example"),
             ]
             with relays.serve(folder, "\n".join(routes)) as relay:
-                yield Probed(relay, records, {"p50": [], "p99": []})
+                yield Probed(relay, records, [])
 
 
 def _fill(relay: Relay, messages: int) -> None:

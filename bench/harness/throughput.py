@@ -74,8 +74,7 @@ SMTP_WAYS = [
     ),
 ]
 HTTP_WAYS = [
-    SMTP_WAYS[2],
-    SMTP_WAYS[3],
+    *SMTP_WAYS[2:5],
     Way("mailrail serve ← HTTP, batches of 100", clients.HTTP_BATCHES, 30_000, connections=8),
 ]
 
