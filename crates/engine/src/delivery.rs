@@ -225,6 +225,8 @@ fn unresolved(error: &ResolveError) -> Attempt {
 }
 
 async fn attempt(grant: Grant) {
+    // Those first who wait for an answer of ours: what is granted now goes out together then.
+    tokio::task::yield_now().await;
     let core = Arc::clone(&grant.core);
     let key = Key(grant.job.key);
     let load = match core.load(key).await {
