@@ -315,7 +315,10 @@ pub(super) fn start(shared: &Arc<Shared>) -> io::Result<Stopper> {
     let name = "history".to_owned();
     let thread = thread::Builder::new()
         .name(name)
-        .spawn(move || run(&worker))?;
+        .spawn(move || {
+            crate::stand_behind();
+            run(&worker);
+        })?;
     Ok(Stopper {
         shared: Arc::clone(shared),
         thread: Mutex::new(Some(thread)),

@@ -159,6 +159,7 @@ impl Spool {
         let (spool, stop) = (self.clone(), Arc::new(AtomicBool::new(false)));
         let stopped = Arc::clone(&stop);
         let run = move || {
+            crate::stand_behind();
             let following = &spool.inner.following;
             let _ = following.thread.set(thread::current());
             while !stopped.load(Ordering::Acquire) {
