@@ -10,6 +10,7 @@ use store::{Commit, CommitError, Event, Message, MessageId, Slot, Status, Time};
 use tokio::runtime::Handle;
 
 use crate::accept::{AcceptError, Accepted};
+use crate::aside::aside;
 use crate::core::Core;
 use crate::delivery::plain;
 use crate::queue::{Waiting, with_domains};
@@ -159,7 +160,7 @@ impl Core {
         };
         let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
         let at = jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX);
-        let signed = signer.sign(&submission.content, at);
+        let signed = aside(|| signer.sign(&submission.content, at));
         signed.map_err(|error| AcceptError::Signing(error.to_string()))
     }
 

@@ -22,6 +22,7 @@ pub mod submission;
 pub mod views;
 
 mod admin;
+mod aside;
 mod asked;
 mod batches;
 mod clock;

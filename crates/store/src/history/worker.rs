@@ -313,12 +313,10 @@ impl Shared {
 pub(super) fn start(shared: &Arc<Shared>) -> io::Result<Stopper> {
     let worker = Arc::clone(shared);
     let name = "history".to_owned();
-    let thread = thread::Builder::new()
-        .name(name)
-        .spawn(move || {
-            crate::stand_behind();
-            run(&worker);
-        })?;
+    let thread = thread::Builder::new().name(name).spawn(move || {
+        crate::stand_behind();
+        run(&worker);
+    })?;
     Ok(Stopper {
         shared: Arc::clone(shared),
         thread: Mutex::new(Some(thread)),
