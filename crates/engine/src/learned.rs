@@ -10,7 +10,7 @@ use crate::core::Core;
 /// The table's space for what was learned; keys are site names.
 const SPACE: u8 = b'l';
 /// What was learned longer ago is not believed any more.
-const KEPT_FOR: Time = Time::from_secs(7 * 24 * 3600);
+pub(crate) const KEPT_FOR: Time = Time::from_secs(7 * 24 * 3600);
 
 impl Core {
     /// Writes what was learned; nobody waits for it.
@@ -40,15 +40,17 @@ impl Core {
 
     /// Gives the schedules what earlier ones learned.
     pub(crate) fn restore_learned(&self) {
-        let mut all: Vec<(Arc<str>, Learned)> = Vec::new();
+        // A copy in another shard would never be used, and would be saved in place of what is
+        // learned from now on.
+        let mut of_shards = vec![Vec::new(); self.shards.len()];
         for (key, value, _) in self.table.entries(SPACE) {
             let name = std::str::from_utf8(&key).ok();
             if let (Some(name), Some(learned)) = (name, decode(&value)) {
-                all.push((Arc::from(name), learned));
+                of_shards[self.shard_of(name)].push((Arc::<str>::from(name), learned));
             }
         }
-        for shard in &self.shards {
-            shard.schedule().import_learned(all.iter().cloned());
+        for (shard, learned) in self.shards.iter().zip(of_shards) {
+            shard.schedule().import_learned(learned);
         }
     }
 }
@@ -77,6 +79,7 @@ fn decode(value: &[u8]) -> Option<Learned> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Config, Engine};
 
     #[test]
     fn what_was_learned_reads_back() {
@@ -89,5 +92,38 @@ mod tests {
             assert_eq!(decode(&encode(&learned)), Some(learned));
         }
         assert_eq!(decode(b"short"), None);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn each_shard_knows_its_own_sites_and_forgets_what_is_old() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::new(folder.path(), "mail.example.org".parse().unwrap());
+        config.shards = 4;
+        let engine = Engine::open(config).await.unwrap();
+        let core = &engine.core;
+        let learned = |at| Learned {
+            pace_per_s: None,
+            window: 77,
+            at,
+        };
+        let (now, old) = (core.clock.now(), Time::from_secs(1_000_000));
+        for (site, at) in (0..40).map(|site| (site, if site < 10 { old } else { now })) {
+            let (name, value) = (format!("mx{site}.example"), encode(&learned(at)));
+            let inserted = core.table.insert(SPACE, name.as_bytes(), &value, None);
+            inserted.unwrap().await.unwrap();
+        }
+        core.restore_learned();
+        let known = || {
+            core.shards
+                .iter()
+                .map(|shard| shard.schedule().export_learned().len())
+        };
+        assert_eq!(known().sum::<usize>(), 40);
+        assert!(known().all(|sites| sites < 40));
+        for shard in &core.shards {
+            shard.tidy(now);
+        }
+        assert_eq!(known().sum::<usize>(), 30);
+        engine.drain(std::time::Duration::from_secs(5)).await;
     }
 }

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 
 use crate::core::Core;
 use crate::jobs::Jobs;
+use crate::learned::KEPT_FOR;
 use crate::route::{Resolved, Via};
 
 /// The name of the site where jobs wait whose domain is not resolved yet.
@@ -55,11 +56,13 @@ impl Shard {
         }
     }
 
-    /// Forgets sites that have long had nothing to do; never the one for what is unresolved.
+    /// Forgets sites that have long had nothing to do, and in the end what they taught; never the one
+    /// for what is unresolved.
     pub(crate) fn tidy(&self, now: Time) {
         let mut schedule = self.schedule();
         schedule.site(UNRESOLVED, &unresolved_policy());
         schedule.forget_idle(now, SITE_IDLE_MAX);
+        schedule.forget_learned(now.saturating_sub(KEPT_FOR));
     }
 
     pub(crate) fn schedule(&self) -> MutexGuard<'_, Jobs> {
@@ -257,7 +260,7 @@ impl Core {
         }
     }
 
-    fn shard_of(&self, name: &str) -> usize {
+    pub(crate) fn shard_of(&self, name: &str) -> usize {
         let mut hasher = FxHasher::default();
         name.hash(&mut hasher);
         (hasher.finish() >> 32) as usize % self.shards.len()
