@@ -305,69 +305,17 @@ impl<A: Acceptor> Connection<A> {
 
     /// Steps the machine over `input`; keeps what it cannot use yet.
     async fn work(&mut self, input: &[u8]) -> Next {
-        let Self {
-            server,
-            session,
-            owed,
-            ..
-        } = self;
         let mut rest = input;
         let mut stirs = false;
         loop {
-            let step = server.step(rest);
+            let step = self.server.step(rest);
             rest = &rest[step.consumed..];
-            stirs |= !matches!(step.event, Event::More);
             match step.event {
                 Event::More => break,
                 Event::Closed => return Next::Close,
-                Event::Reset => session.reset(),
-                Event::Refused(_) => {
-                    session.reset();
-                    count(&session.shared.counters.messages_refused);
-                }
-                Event::Content(text) => session.content(text),
-                Event::Connect(answer) => answer.accept(),
-                Event::Hello {
-                    name,
-                    extended,
-                    answer,
-                } => {
-                    session.hello(name, extended);
-                    answer.accept();
-                }
-                Event::StartTls(answer) => answer.accept(),
-                Event::Auth {
-                    credentials,
-                    answer,
-                } => {
-                    let result = check(session, &credentials).await;
-                    reply(answer, result);
-                }
-                Event::Mail {
-                    reverse_path,
-                    parameters,
-                    answer,
-                } => {
-                    let result = session.mail(reverse_path, parameters);
-                    decide(answer, result, &session.shared.counters);
-                }
-                Event::Rcpt { recipient, answer } => reply(answer, session.rcpt(recipient)),
-                Event::Data(answer) => {
-                    let result = session.data();
-                    decide(answer, result, &session.shared.counters);
-                }
-                Event::End { answer, .. } => match session.end() {
-                    Ok((pending, taken)) => owed.push_back(Owed {
-                        place: answer.later(),
-                        pending,
-                        taken,
-                    }),
-                    Err(refusal) => {
-                        count_refusal(&session.shared.counters, &refusal);
-                        answer.reject(&refusal);
-                    }
-                },
+                event => answer(&mut self.session, &mut self.owed, event).await,
             }
+            stirs = true;
         }
         if stirs || !self.server.output().is_empty() {
             self.stirred = self.seat.roster().now();
@@ -377,6 +325,63 @@ impl<A: Acceptor> Connection<A> {
             true => Next::Handshake,
             false => Next::Read,
         }
+    }
+}
+
+/// Tells the session what the machine has to say, and the machine what the session says to it.
+async fn answer<A: Acceptor>(
+    session: &mut Session<A>,
+    owed: &mut VecDeque<Owed<A::Pending>>,
+    event: Event<'_, '_>,
+) {
+    match event {
+        Event::More | Event::Closed => {}
+        Event::Reset => session.reset(),
+        Event::Refused(_) => {
+            session.reset();
+            count(&session.shared.counters.messages_refused);
+        }
+        Event::Content(text) => session.content(text),
+        Event::Connect(answer) | Event::StartTls(answer) => answer.accept(),
+        Event::Hello {
+            name,
+            extended,
+            answer,
+        } => {
+            session.hello(name, extended);
+            answer.accept();
+        }
+        Event::Auth {
+            credentials,
+            answer,
+        } => {
+            let result = check(session, &credentials).await;
+            reply(answer, result);
+        }
+        Event::Mail {
+            reverse_path,
+            parameters,
+            answer,
+        } => {
+            let result = session.mail(reverse_path, parameters);
+            decide(answer, result, &session.shared.counters);
+        }
+        Event::Rcpt { recipient, answer } => reply(answer, session.rcpt(recipient)),
+        Event::Data(answer) => {
+            let result = session.data();
+            decide(answer, result, &session.shared.counters);
+        }
+        Event::End { answer, .. } => match session.end() {
+            Ok((pending, taken)) => owed.push_back(Owed {
+                place: answer.later(),
+                pending,
+                taken,
+            }),
+            Err(refusal) => {
+                count_refusal(&session.shared.counters, &refusal);
+                answer.reject(&refusal);
+            }
+        },
     }
 }
 
