@@ -115,6 +115,7 @@ impl Config {
         policy.signers = self.dkim.clone();
         policy.suppress_bounced = self.suppression.hard_bounces;
         policy.notices = self.dsn.bounces;
+        policy.delay_notice = self.dsn.delays;
         policy
     }
 

@@ -192,14 +192,17 @@ fn signing_key(path: &Path) -> Result<SigningKey, String> {
 /// `[dsn]`: what we write to the reverse-path (RFC 3464).
 #[derive(Debug, Clone)]
 pub(crate) struct Dsn {
-    /// Of what bounced or expired.
+    /// Of what bounced or expired; without, there is no notice at all.
     pub(crate) bounces: bool,
+    /// Of what still waits after so long; zero: none.
+    pub(crate) delays: Duration,
 }
 
 impl Dsn {
     pub(super) fn read(mut section: Section<'_>) -> Self {
         let dsn = Self {
             bounces: section.get("bounces", "true"),
+            delays: section.get("delays", "\"4h\""),
         };
         section.end();
         dsn

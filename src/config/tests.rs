@@ -492,6 +492,7 @@ fn what_a_file_says_reaches_engine_and_edges() {
         size_max = "17 MiB"
         [dsn]
         bounces = false
+        delays = "0s"
         [suppression]
         hard_bounces = false
         [[source]]
@@ -555,6 +556,7 @@ fn what_a_file_says_reaches_engine_and_edges() {
     );
     assert_eq!(policy.max_age, Duration::from_hours(24));
     assert_eq!((policy.suppress_bounced, policy.notices), (false, false));
+    assert_eq!(policy.delay_notice, Duration::ZERO);
     assert_eq!(
         (policy.schedule.inflight_max, policy.schedule.rate),
         (11, Some(rate("12/s")))

@@ -390,7 +390,8 @@ impl Connection {
         let latency = now.saturating_sub(settled.marks.begun);
         let endpoint = self.shared.endpoint_name(self.endpoint);
         let recipients = job.envelope.recipients().len();
-        let results = job::results(settled, recipients, &endpoint, &self.lost);
+        let offers_dsn = self.session.extensions().dsn;
+        let results = job::results(settled, recipients, &endpoint, offers_dsn, &self.lost);
         self.shared.sample(latency, &results, now);
         job.finish(Outcome::Done { results, timings });
     }

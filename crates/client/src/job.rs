@@ -55,6 +55,7 @@ pub(crate) fn results(
     settled: Settled,
     recipients: usize,
     endpoint: &Arc<str>,
+    offers_dsn: bool,
     lost: &Cause,
 ) -> Vec<Result<Accepted, Failure>> {
     let with_endpoint = |failure: Failure| Failure {
@@ -66,6 +67,7 @@ pub(crate) fn results(
         End::Final(reply) if reply.code().is_completed() => Ok(Accepted {
             reply,
             endpoint: Arc::clone(endpoint),
+            offers_dsn,
         }),
         End::Final(reply) => Err(refusal(Stage::Final, Scope::Message, reply)),
         End::Refused(stage, reply) => Err(refusal(stage_of(stage), Scope::Message, reply)),

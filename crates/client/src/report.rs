@@ -14,6 +14,8 @@ pub struct Accepted {
     pub reply: Reply,
     /// `host:port` of the server.
     pub endpoint: Arc<str>,
+    /// The server offers DSN: what NOTIFY asks for is its business from here on (RFC 3461 §5.2).
+    pub offers_dsn: bool,
 }
 
 /// The outcome of one `send`.

@@ -65,8 +65,12 @@ pub struct Policy {
     pub signers: Signers,
     /// Whether a hard bounce of class 5.1.x puts the recipient on the tenant's suppression list.
     pub suppress_bounced: bool,
-    /// Whether failed mail causes notices to its reverse-path (RFC 3464).
+    /// Whether there are notices to the reverse-path: of failed mail, of delay, and of success where
+    /// it was asked for and the next hop gives none (RFC 3464).
     pub notices: bool,
+    /// Mail that waits for so long since it could first have gone causes a notice of delay; 4 hours.
+    /// Zero: none.
+    pub delay_notice: Duration,
 }
 
 /// What is said of one tenant.
@@ -121,6 +125,7 @@ impl Default for Policy {
             signers: Signers::default(),
             suppress_bounced: true,
             notices: true,
+            delay_notice: Duration::from_secs(4 * 3600),
         }
     }
 }

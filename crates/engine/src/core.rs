@@ -17,6 +17,7 @@ use crate::batches::Batches;
 use crate::clock::Clock;
 use crate::config::Policy;
 use crate::counters::Counters;
+use crate::delays::Round;
 use crate::deliver::Deliverer;
 use crate::gate::Gate;
 use crate::idempotency::InFlight;
@@ -46,6 +47,8 @@ pub(crate) struct Core {
     pub(crate) claims: InFlight,
     pub(crate) gate: Gate,
     pub(crate) counters: Counters,
+    /// Up to where what waits was looked through for long delays.
+    pub(crate) delays: tokio::sync::Mutex<Round>,
     /// An attempt has ended; who drains waits for it.
     pub(crate) attempt_ended: Notify,
     tenants: Mutex<Tenants>,
@@ -107,6 +110,7 @@ impl Core {
             claims: InFlight::default(),
             gate: Gate::default(),
             counters: Counters::default(),
+            delays: tokio::sync::Mutex::default(),
             attempt_ended: Notify::new(),
             tenants: Mutex::default(),
             followers: broadcast::channel(FOLLOWED_MAX).0,

@@ -53,6 +53,9 @@ pub struct Attempt {
     pub verdict: Verdict,
     /// What happened; `attempt` is left at 0.
     pub outcome: Outcome,
+    /// A server took the recipient that offers no DSN: a notice of success that was asked for is ours
+    /// to write.
+    pub is_blind: bool,
 }
 
 /// What became of a message's recipients at one site.
@@ -276,6 +279,7 @@ impl Context<'_> {
             Attempt {
                 verdict,
                 outcome: self.outcome(result, times),
+                is_blind: result.as_ref().is_ok_and(|taken| !taken.offers_dsn),
             }
         };
         Delivery {

@@ -14,6 +14,7 @@ use crate::batches::Key;
 use crate::core::Core;
 use crate::deliver::{Attempt, Delivery};
 use crate::dispose::{self, Disposition};
+use crate::dsn::Action;
 use crate::queue::{Waiting, domain, with_domains};
 use crate::route::{ResolveError, Resolved};
 
@@ -186,7 +187,9 @@ impl Core {
         status: Status,
         outcomes: Vec<(u32, Outcome)>,
     ) {
-        if !self.notify(message, status, &outcomes).await {
+        if let Some(action) = Action::of(status)
+            && !self.notify(message, action, &outcomes).await
+        {
             return;
         }
         self.keep_failed(message, outcomes.iter().map(|(recipient, _)| *recipient));
@@ -221,6 +224,7 @@ fn unresolved(error: &ResolveError) -> Attempt {
             said: error.said(),
             ..Outcome::default()
         },
+        is_blind: false,
     }
 }
 
@@ -402,6 +406,17 @@ impl Grant {
             core.settle_failed(load.slot, &load.message, status, outcomes)
                 .await;
             return;
+        }
+        if status == Status::Delivered {
+            let attempts = load.recipients.iter().zip(attempts);
+            let blind = attempts.filter(|(_, attempt)| attempt.is_blind);
+            let blind: Vec<_> = blind
+                .filter(|(index, _)| Action::Relayed.is_told_of(&load.message, **index))
+                .map(|(index, attempt)| (*index, attempt.outcome.clone()))
+                .collect();
+            if !blind.is_empty() {
+                core.tell_relayed(&load.message, &blind).await;
+            }
         }
         for (recipient, outcome) in outcomes {
             let mut event = core.event(&load.message, recipient, status);

@@ -54,6 +54,14 @@ impl Action {
         }
     }
 
+    /// Whether anybody is to be told this of one of a message's recipients.
+    #[must_use]
+    pub fn is_told_of(self, message: &Message, recipient: u32) -> bool {
+        let recipient = message.envelope.recipients().get(recipient as usize);
+        let is_wanted = recipient.is_some_and(|recipient| self.is_wanted_by(recipient));
+        is_wanted && message.envelope.reverse_path().address().is_some()
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Failed | Self::Expired => "failed",
@@ -82,8 +90,10 @@ pub struct Affected<'a> {
     pub recipient: usize,
     /// What became of it.
     pub action: Action,
-    /// The last attempt.
+    /// The last attempt, or what is said in its place.
     pub outcome: &'a Outcome,
+    /// When that attempt ended; `None`: there was none.
+    pub tried_at: Option<Time>,
 }
 
 /// What a notice says.
@@ -106,6 +116,7 @@ struct Entry<'a> {
     recipient: &'a Recipient,
     action: Action,
     outcome: &'a Outcome,
+    tried_at: Option<Time>,
 }
 
 impl<'a> Notice<'a> {
@@ -121,6 +132,7 @@ impl<'a> Notice<'a> {
                 recipient,
                 action: affected.action,
                 outcome: affected.outcome,
+                tried_at: affected.tried_at,
             };
             affected.action.is_wanted_by(recipient).then_some(entry)
         };
@@ -206,7 +218,9 @@ impl<'a> Notice<'a> {
             None => format!("X-Mailrail; {}", said.text),
         };
         push_field("Diagnostic-Code", &diagnostic, out);
-        push_field("Last-Attempt-Date", &date(self.now), out);
+        if let Some(at) = entry.tried_at {
+            push_field("Last-Attempt-Date", &date(at), out);
+        }
         if entry.action == Action::Delayed {
             push_field("Will-Retry-Until", &date(self.message.expires_at), out);
         }

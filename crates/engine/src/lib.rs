@@ -28,6 +28,7 @@ mod batches;
 mod clock;
 mod core;
 mod counters;
+mod delays;
 mod delivery;
 mod engine;
 mod failed;

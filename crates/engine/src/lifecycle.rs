@@ -95,6 +95,7 @@ async fn tidy(core: Weak<Core>) {
         if let Ok(Err(error)) = compacted {
             tracing::error!(%error, "the journal could not be compacted");
         }
+        core.tell_delays().await;
         if tidied.elapsed() < TIDY_EVERY {
             continue;
         }

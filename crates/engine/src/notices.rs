@@ -1,15 +1,16 @@
-//! What failed mail causes: notices to who sent it, and suppression of who does not exist.
+//! What failed, delayed or relayed mail causes: notices to who sent it, and suppression of who does
+//! not exist.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use smtp::{Content, Envelope};
 use store::{Message, Outcome, Status};
 
 use crate::accept::AcceptError;
 use crate::core::Core;
 use crate::dispose;
 use crate::dsn::{Action, Affected, Notice};
+use crate::intake::Taking;
 use crate::submission::{Options, Submission};
 
 /// Between two tries to write a notice on a disk that is full.
@@ -24,23 +25,14 @@ impl Core {
     pub(crate) async fn notify(
         self: &Arc<Self>,
         message: &Arc<Message>,
-        status: Status,
+        action: Action,
         outcomes: &[(u32, Outcome)],
     ) -> bool {
-        if !self.policy.load().notices {
+        let Some(notice) = self.notice(message, &self.tried_now(action, outcomes)) else {
             return true;
-        }
-        let Some((envelope, content)) = self.notice(message, status, outcomes) else {
-            return true;
-        };
-        let submission = Submission {
-            tenant: Arc::clone(&message.tenant),
-            envelope: Arc::new(envelope),
-            content,
-            options: Options::default(),
         };
         loop {
-            match self.tell(submission.clone()).await {
+            match self.tell(notice.clone()).await {
                 Ok(()) => return true,
                 Err(AcceptError::Full | AcceptError::Busy { .. }) if !self.gate.is_draining() => {
                     tokio::time::sleep(NO_ROOM_PAUSE).await;
@@ -56,38 +48,72 @@ impl Core {
         }
     }
 
-    /// Not through the front door: what a tenant may hand in does not bound what it is told.
+    /// Tells who asked for it that a message was passed on to a server that gives no notices. Tried
+    /// once: what was delivered is recorded as such whatever comes of it.
+    pub(crate) async fn tell_relayed(
+        self: &Arc<Self>,
+        message: &Arc<Message>,
+        outcomes: &[(u32, Outcome)],
+    ) {
+        let affected = self.tried_now(Action::Relayed, outcomes);
+        if let Some(notice) = self.notice(message, &affected)
+            && let Err(error) = self.tell(notice).await
+        {
+            tracing::error!(%error, message = %message.id, "a notice was lost");
+        }
+    }
+
+    fn tried_now<'a>(&self, action: Action, outcomes: &'a [(u32, Outcome)]) -> Vec<Affected<'a>> {
+        let now = self.clock.now();
+        let affected = outcomes.iter().map(|(recipient, outcome)| Affected {
+            recipient: *recipient as usize,
+            action,
+            outcome,
+            tried_at: Some(now),
+        });
+        affected.collect()
+    }
+
     async fn tell(self: &Arc<Self>, notice: Submission) -> Result<(), AcceptError> {
-        self.enter_stock(&notice.tenant, 1);
-        Box::pin(self.take(notice, true)?).await?;
+        Box::pin(self.begin_notice(notice)?).await?;
         self.counters.notices.add(1);
         Ok(())
     }
 
-    fn notice(
+    /// Puts a notice into the commit group being filled. Not through the front door: what a tenant may
+    /// hand in does not bound what it is told.
+    pub(crate) fn begin_notice(
+        self: &Arc<Self>,
+        notice: Submission,
+    ) -> Result<Taking, AcceptError> {
+        self.enter_stock(&notice.tenant, 1);
+        self.take(notice, true)
+    }
+
+    /// A notice about recipients of a message; `None` where nobody is to be told.
+    pub(crate) fn notice(
         &self,
         message: &Message,
-        status: Status,
-        outcomes: &[(u32, Outcome)],
-    ) -> Option<(Envelope, Content)> {
-        let action = Action::of(status)?;
-        let recipients: Vec<_> = outcomes
-            .iter()
-            .map(|(recipient, outcome)| Affected {
-                recipient: *recipient as usize,
-                action,
-                outcome,
-            })
-            .collect();
+        recipients: &[Affected<'_>],
+    ) -> Option<Submission> {
+        if !self.policy.load().notices {
+            return None;
+        }
         let now = self.clock.now();
         let notice = Notice {
             message,
             host: &self.host,
             id: self.spool.next_id(now),
             now,
-            recipients: &recipients,
+            recipients,
         };
-        notice.compose()
+        let (envelope, content) = notice.compose()?;
+        Some(Submission {
+            tenant: Arc::clone(&message.tenant),
+            envelope: Arc::new(envelope),
+            content,
+            options: Options::default(),
+        })
     }
 
     /// Puts a recipient on the suppression list that a server refused for good as one that is not

@@ -121,6 +121,12 @@ impl Builder {
         self
     }
 
+    /// Does not offer DSN.
+    pub fn no_dsn(mut self) -> Self {
+        self.server.offers.dsn = false;
+        self
+    }
+
     /// Octets of the biggest message taken.
     pub fn size_bytes_max(mut self, octets: u64) -> Self {
         self.server.offers.size_bytes_max = Some(octets);

@@ -17,8 +17,9 @@ mod skim;
 pub use entry::{Entry, decode_entry, encode_entry};
 pub use event::{decode_event, encode_event};
 pub use message::{
-    Head, Moved, Packer, Rescheduled, Standing, decode_head, decode_message, decode_moved,
-    decode_rescheduled, encode_head, encode_rescheduled, encode_standings,
+    Head, Moved, Packer, Rescheduled, Standing, Told, decode_head, decode_message, decode_moved,
+    decode_rescheduled, decode_told, encode_head, encode_rescheduled, encode_standings,
+    encode_told,
 };
 
 pub use skim::{Change, Outline, skim_event, skim_message, stem};
@@ -42,6 +43,8 @@ pub enum Kind {
     Moved = 3,
     /// An operator changed when recipients are due.
     Rescheduled = 4,
+    /// It was decided who is told that recipients wait.
+    Told = 5,
 }
 
 impl Kind {
@@ -53,6 +56,7 @@ impl Kind {
             2 => Some(Self::Event),
             3 => Some(Self::Moved),
             4 => Some(Self::Rescheduled),
+            5 => Some(Self::Told),
             _ => None,
         }
     }

@@ -32,7 +32,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use journal::{AppendError, Commit, Files, Journal, Position};
 
-use crate::codec::{self, DecodeError, Kind, Packer, Rescheduled};
+use crate::codec::{self, DecodeError, Kind, Packer, Rescheduled, Told};
 use crate::{Event, EventSink, Message, MessageId, Outcome, Status, Time};
 
 pub use compact::{CompactError, Compacted};
@@ -184,6 +184,8 @@ pub struct Pending {
     pub class: u8,
     /// When it is due.
     pub due_at: Time,
+    /// Whether it was decided who is told that it waits ([`Spool::tell`]).
+    pub is_told: bool,
 }
 
 /// What the spool holds and does.
@@ -455,6 +457,7 @@ impl Spool {
             attempts: mark.attempts,
             class: mark.class,
             due_at: mark.due_at(),
+            is_told: mark.is_told,
         });
         pending.collect()
     }
@@ -605,6 +608,36 @@ impl Spool {
         appended.map_err(RecordError::Journal)?;
         state.slots.reschedule(slot, recipients, due_at);
         Ok(journal.flush())
+    }
+
+    /// Remembers that it was decided who is told that these recipients wait; those that are settled
+    /// are passed over. Durable within the journal's linger time.
+    ///
+    /// # Errors
+    /// [`RecordError`]: nothing was written.
+    pub fn tell(&self, slot: Slot, id: MessageId, recipients: &[u32]) -> Result<(), RecordError> {
+        let mut bytes = Vec::new();
+        let told = Told {
+            message: id,
+            recipients: recipients.to_vec(),
+        };
+        codec::encode_told(&told, &mut bytes);
+        let mut state = self.lock();
+        let entry = state.slots.get(slot).filter(|entry| entry.id() == id);
+        entry.ok_or(RecordError::Unknown)?;
+        let appended = (self.inner.journal).append_lazily(Kind::Told as u8, &[&bytes]);
+        appended.map_err(RecordError::Journal)?;
+        state.slots.tell(slot, recipients);
+        Ok(())
+    }
+
+    /// Messages that could have gone by `due_by` and have a recipient that waits, is not held, and
+    /// nobody was told of. Looks at `count` slots from `from` on.
+    ///
+    /// * returns: those found, and where to go on; `None` after the last slot.
+    #[must_use]
+    pub fn untold(&self, from: Slot, count: u32, due_by: Time) -> (Vec<Slot>, Option<Slot>) {
+        self.lock().slots.untold(from, count, due_by)
     }
 
     /// What it holds and does.

@@ -63,6 +63,7 @@ fn compose(
             recipient,
             action,
             outcome,
+            tried_at: Some(Time::from_secs(1_700_000_100)),
         });
     let recipients: Vec<_> = affected.collect();
     let host: Domain = "us.example.org".parse().unwrap();

@@ -22,6 +22,9 @@ pub(super) const HAS_ENVID: u8 = 4;
 pub(super) const HAS_NOTIFY: u8 = 1;
 pub(super) const HAS_ORIGINAL: u8 = 2;
 
+const HAS_LAST: u8 = 1;
+const IS_TOLD: u8 = 2;
+
 /// Everything of a message but its content.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Head {
@@ -151,6 +154,8 @@ pub struct Standing {
     pub due_at: Time,
     /// When the last attempt ended, and how, if there was one.
     pub last: Option<(Time, Box<Outcome>)>,
+    /// Whether it was decided who is told that it waits.
+    pub is_told: bool,
 }
 
 /// A message copied forward.
@@ -168,11 +173,9 @@ pub fn encode_standings(standings: &[Standing], out: &mut Vec<u8>) {
     put_varint(out, standings.len() as u64);
     for standing in standings {
         put_varint(out, standing.recipient.into());
-        out.extend_from_slice(&[
-            standing.status as u8,
-            standing.class,
-            u8::from(standing.last.is_some()),
-        ]);
+        let has_last = standing.last.as_ref().map_or(0, |_| HAS_LAST);
+        let told = if standing.is_told { IS_TOLD } else { 0 };
+        out.extend_from_slice(&[standing.status as u8, standing.class, has_last | told]);
         put_varint(out, standing.attempts.into());
         put_time(out, standing.due_at);
         if let Some((at, outcome)) = &standing.last {
@@ -213,14 +216,15 @@ fn read_standing(reader: &mut Reader<'_>) -> Result<Standing, DecodeError> {
         return Err(DecodeError::Range("a status"));
     }
     let class = reader.u8()?;
-    let has_last = reader.flags(1)? == 1;
+    let flags = reader.flags(HAS_LAST | IS_TOLD)?;
     Ok(Standing {
         recipient,
         status,
         attempts: reader.number("an attempt")?,
         class,
         due_at: reader.time()?,
-        last: if has_last {
+        is_told: flags & IS_TOLD != 0,
+        last: if flags & HAS_LAST != 0 {
             Some((reader.time()?, Box::new(read_outcome(reader)?)))
         } else {
             None
@@ -244,10 +248,7 @@ pub fn encode_rescheduled(change: &Rescheduled, out: &mut Vec<u8>) {
     out.push(VERSION);
     out.extend_from_slice(&change.message.bits().to_be_bytes());
     put_time(out, change.due_at);
-    put_varint(out, change.recipients.len() as u64);
-    for recipient in &change.recipients {
-        put_varint(out, (*recipient).into());
-    }
+    put_recipients(out, &change.recipients);
 }
 
 /// Reads one such change, which is all of `record`.
@@ -257,17 +258,60 @@ pub fn encode_rescheduled(change: &Rescheduled, out: &mut Vec<u8>) {
 pub fn decode_rescheduled(record: &[u8]) -> Result<Rescheduled, DecodeError> {
     let mut reader = Reader::versioned(record)?;
     let (message, due_at) = (read_id(&mut reader)?, reader.time()?);
-    let count = reader.count(1)?;
-    let mut recipients = Vec::with_capacity(count);
-    for _ in 0..count {
-        recipients.push(reader.number("a recipient")?);
-    }
+    let recipients = read_recipients(&mut reader)?;
     reader.end()?;
     Ok(Rescheduled {
         message,
         due_at,
         recipients,
     })
+}
+
+/// It was decided who is told that recipients wait: nobody is, a second time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Which message.
+    pub message: MessageId,
+    /// Which of its recipients.
+    pub recipients: Vec<u32>,
+}
+
+/// Appends one such decision to `out`.
+pub fn encode_told(told: &Told, out: &mut Vec<u8>) {
+    out.push(VERSION);
+    out.extend_from_slice(&told.message.bits().to_be_bytes());
+    put_recipients(out, &told.recipients);
+}
+
+/// Reads one such decision, which is all of `record`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn decode_told(record: &[u8]) -> Result<Told, DecodeError> {
+    let mut reader = Reader::versioned(record)?;
+    let message = read_id(&mut reader)?;
+    let recipients = read_recipients(&mut reader)?;
+    reader.end()?;
+    Ok(Told {
+        message,
+        recipients,
+    })
+}
+
+fn put_recipients(out: &mut Vec<u8>, recipients: &[u32]) {
+    put_varint(out, recipients.len() as u64);
+    for recipient in recipients {
+        put_varint(out, (*recipient).into());
+    }
+}
+
+fn read_recipients(reader: &mut Reader<'_>) -> Result<Vec<u32>, DecodeError> {
+    let count = reader.count(1)?;
+    let mut recipients = Vec::with_capacity(count);
+    for _ in 0..count {
+        recipients.push(reader.number("a recipient")?);
+    }
+    Ok(recipients)
 }
 
 fn put_envelope(out: &mut Vec<u8>, envelope: &Envelope) {

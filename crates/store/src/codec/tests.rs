@@ -74,6 +74,7 @@ fn example_standings() -> Vec<Standing> {
             class: 0xff,
             due_at: Time::from_secs(1_790_000_001),
             last: None,
+            is_told: false,
         },
         Standing {
             recipient: 1,
@@ -82,6 +83,7 @@ fn example_standings() -> Vec<Standing> {
             class: 4,
             due_at: event.due_at.unwrap(),
             last: Some((event.at, event.outcome.unwrap())),
+            is_told: false,
         },
     ]
 }
@@ -91,6 +93,13 @@ fn example_change() -> Rescheduled {
         message: example_message().id,
         due_at: Time::from_secs(1_790_000_400),
         recipients: vec![0, 300],
+    }
+}
+
+fn example_told() -> Told {
+    Told {
+        message: example_message().id,
+        recipients: vec![1, 300],
     }
 }
 
@@ -129,7 +138,7 @@ fn unhex(text: &str) -> Vec<u8> {
 }
 
 /// One record of each kind.
-fn written() -> [(&'static str, Vec<u8>); 4] {
+fn written() -> [(&'static str, Vec<u8>); 5] {
     [
         ("accepted", record_of(&example_message(), &plain()).to_vec()),
         ("event", bytes_of(&example_event(), encode_event)),
@@ -138,6 +147,7 @@ fn written() -> [(&'static str, Vec<u8>); 4] {
             "rescheduled",
             bytes_of(&example_change(), encode_rescheduled),
         ),
+        ("told", bytes_of(&example_told(), encode_told)),
     ]
 }
 
@@ -160,7 +170,7 @@ fn records_of_version_1_read_back_and_are_still_written_so() {
         .map(|(kind, hex)| (*kind, hex.as_str()))
         .collect();
     assert_eq!(lines, now);
-    let [accepted, event, moved, change] = [0, 1, 2, 3].map(|at| unhex(lines[at].1));
+    let [accepted, event, moved, change, told] = [0, 1, 2, 3, 4].map(|at| unhex(lines[at].1));
     assert_eq!(decode_message(&accepted.into()).unwrap(), example_message());
     assert_eq!(decode_event(&event).unwrap(), example_event());
     let read = decode_moved(&moved).unwrap();
@@ -168,6 +178,16 @@ fn records_of_version_1_read_back_and_are_still_written_so() {
     assert_eq!(read.standings, example_standings());
     assert_eq!(message.unwrap(), example_message());
     assert_eq!(decode_rescheduled(&change).unwrap(), example_change());
+    assert_eq!(decode_told(&told).unwrap(), example_told());
+}
+
+#[test]
+fn whether_anybody_was_told_is_kept_with_where_a_recipient_stands() {
+    let mut standings = example_standings();
+    standings[1].is_told = true;
+    let mut record = bytes_of(&standings[..], encode_standings);
+    record.extend_from_slice(&record_of(&example_message(), &plain()));
+    assert_eq!(decode_moved(&record).unwrap().standings, standings);
 }
 
 #[test]
@@ -176,6 +196,10 @@ fn a_record_cut_anywhere_is_refused() {
     let message = record_of(&example_message(), &plain());
     let change = bytes_of(&example_change(), encode_rescheduled);
     let moved = moved_record();
+    let told = bytes_of(&example_told(), encode_told);
+    for end in 0..told.len() {
+        assert!(decode_told(&told[..end]).is_err(), "{end}");
+    }
     for end in 0..event.len() {
         assert!(decode_event(&event[..end]).is_err(), "{end}");
     }

@@ -271,6 +271,7 @@ impl Spool {
                 attempts: mark.attempts,
                 class: mark.class,
                 due_at: mark.due_at(),
+                is_told: mark.is_told,
                 last,
             });
         }

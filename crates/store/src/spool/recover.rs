@@ -283,6 +283,7 @@ fn replay_entry(spool: &Spool, entry: &Entry<'_>) -> Result<(), DecodeError> {
         Some(Kind::Event) => replay_event(spool, entry),
         Some(Kind::Moved) => replay_moved(spool, entry),
         Some(Kind::Rescheduled) => replay_rescheduled(spool, entry.stem),
+        Some(Kind::Told) => replay_told(spool, entry.stem),
         None => Err(DecodeError::Range("a record's kind")),
     }
 }
@@ -322,6 +323,15 @@ fn replay_moved(spool: &Spool, entry: &Entry<'_>) -> Result<(), DecodeError> {
     let slot = insert(spool, entry, record)?;
     let slots = &mut spool.lock().slots;
     slots.restore(slot, entry.at, &moved.standings);
+    Ok(())
+}
+
+fn replay_told(spool: &Spool, record: &[u8]) -> Result<(), DecodeError> {
+    let told = codec::decode_told(record)?;
+    let slots = &mut spool.lock().slots;
+    if let Some(slot) = slots.find(told.message) {
+        slots.tell(slot, &told.recipients);
+    }
     Ok(())
 }
 

@@ -29,6 +29,8 @@ pub(super) struct Mark {
     pub(super) attempts: u16,
     pub(super) class: u8,
     pub(super) status: Status,
+    /// It was decided who is told that it waits.
+    pub(super) is_told: bool,
 }
 
 impl Mark {
@@ -40,6 +42,7 @@ impl Mark {
             attempts: 0,
             class: 0xff,
             status: Status::Accepted,
+            is_told: false,
         }
     }
 
@@ -57,6 +60,11 @@ fn to_ns(time: Time) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// Until the year 2106.
+fn to_s(time: Time) -> u32 {
+    u32::try_from(time.as_secs()).unwrap_or(u32::MAX)
+}
+
 /// One unsettled message.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -69,6 +77,8 @@ pub(super) struct Entry {
     many: Option<Box<Many>>,
     /// That record's length; 0 for an entry that is free.
     record_bytes: u32,
+    /// From when on it could go, in whole seconds.
+    due_s: u32,
 }
 
 #[derive(Debug)]
@@ -101,7 +111,14 @@ impl Entry {
             first: mark,
             many,
             record_bytes,
+            due_s: to_s(mark.due_at()),
         }
+    }
+
+    /// Whether it could have gone by then, and a recipient waits that nobody was told of.
+    pub(super) fn is_untold(&self, due_by: Time) -> bool {
+        let is_untold = |mark: Mark| !mark.is_told && mark.status != Status::Held;
+        self.due_s <= to_s(due_by) && self.marks().any(|(_, mark)| is_untold(mark))
     }
 
     pub(super) fn id(&self) -> MessageId {
@@ -263,6 +280,7 @@ impl Slots {
             return;
         };
         let all = 0..if recipients.is_empty() {
+            entry.due_s = to_s(due_at);
             entry.count()
         } else {
             0
@@ -279,6 +297,32 @@ impl Slots {
         }
     }
 
+    /// It was decided who is told that these recipients wait.
+    pub(super) fn tell(&mut self, slot: Slot, recipients: &[u32]) {
+        let Some(entry) = self.get_mut(slot) else {
+            return;
+        };
+        for recipient in recipients {
+            if let Some(mut mark) = entry.mark(*recipient) {
+                mark.is_told = true;
+                entry.set_mark(*recipient, mark);
+            }
+        }
+    }
+
+    /// Messages in `count` places from one on that are untold of, and the place after them; `None`
+    /// after the last.
+    pub(super) fn untold(&self, from: Slot, count: u32, due_by: Time) -> (Vec<Slot>, Option<Slot>) {
+        let places = self.places();
+        let end = from.0.saturating_add(count).min(places);
+        let slots = (from.0..end).map(Slot);
+        let is_untold = |slot: &Slot| self.get(*slot).is_some_and(|it| it.is_untold(due_by));
+        (
+            slots.filter(is_untold).collect(),
+            (end < places).then_some(Slot(end)),
+        )
+    }
+
     /// Brings a fresh entry to where its message stood when it was copied forward to `at`. False if
     /// nobody is left, and the slot is free.
     pub(super) fn restore(&mut self, slot: Slot, at: Position, standings: &[Standing]) -> bool {
@@ -293,7 +337,7 @@ impl Slots {
             };
             let mut mark = Mark::fresh(at, standing.due_at);
             (mark.status, mark.attempts) = (standing.status, standing.attempts);
-            mark.class = standing.class;
+            (mark.class, mark.is_told) = (standing.class, standing.is_told);
             if let Some(entry) = self.get_mut(slot)
                 && entry.mark(recipient) != Some(mark)
             {
@@ -358,8 +402,13 @@ impl Slots {
 
     /// Every slot that is taken.
     pub(super) fn slots(&self) -> impl Iterator<Item = Slot> {
-        let indexes = 0..self.chunks.iter().map(Vec::len).sum::<usize>() as u32;
-        indexes.map(Slot).filter(|slot| self.get(*slot).is_some())
+        (0..self.places())
+            .map(Slot)
+            .filter(|slot| self.get(*slot).is_some())
+    }
+
+    fn places(&self) -> u32 {
+        self.chunks.iter().map(Vec::len).sum::<usize>() as u32
     }
 
     fn add_live(&mut self, at: Position, bytes: u32) {

@@ -591,6 +591,67 @@ fn a_copy_prepared_before_an_event_is_not_put() {
 }
 
 #[test]
+fn who_was_told_of_is_known_after_a_restart_and_a_copy_forward() {
+    let files = MemoryFiles::new();
+    let (spool, _) = open(&files, Mode::Inline);
+    let messages = [1, 3].map(|recipients| {
+        let message = Arc::new(message(spool.next_id(NOW), recipients, 10));
+        let (slot, commit) = spool.append(message.clone()).unwrap();
+        commit.wait().unwrap();
+        (slot, message)
+    });
+    let [one, many] = messages.each_ref().map(|(slot, _)| *slot);
+    let first = Slot::from_bits(0);
+    let later = NOW + Time::from_secs(60);
+    assert_eq!(
+        spool.untold(first, 10, NOW - Time::from_secs(1)),
+        (vec![], None)
+    );
+    assert_eq!(spool.untold(first, 10, later), (vec![one, many], None));
+    assert_eq!(spool.untold(first, 1, later), (vec![one], Some(many)));
+    let tell = |slot: Slot, recipients: &[u32]| {
+        let id = spool.id(slot).unwrap();
+        spool.tell(slot, id, recipients).unwrap();
+        spool.untold(first, 10, later).0
+    };
+    assert_eq!(tell(one, &[0]), [many]);
+    assert_eq!(tell(many, &[0, 2]), [many]);
+    let deferred = event(&messages[1].1, 2, Status::Deferred, 1);
+    spool.record(many, &deferred).unwrap();
+    let told = |spool: &Spool| {
+        spool
+            .pending(many)
+            .iter()
+            .map(|it| it.is_told)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(told(&spool), [true, false, true]);
+    let other = messages[0].1.id;
+    assert_eq!(spool.tell(many, other, &[1]), Err(RecordError::Unknown));
+
+    let (spool, _) = {
+        drop(spool);
+        open(&files, Mode::Inline)
+    };
+    assert_eq!(told(&spool), [true, false, true]);
+    assert_eq!(spool.untold(first, 10, later).0, [many]);
+    // Until it is copied forward.
+    while spool.stats().moved_messages < 2 {
+        let filler = Arc::new(message(spool.next_id(NOW), 1, 4000));
+        let (slot, _) = spool.append(filler.clone()).unwrap();
+        spool
+            .record(slot, &event(&filler, 0, Status::Delivered, 1))
+            .unwrap();
+        spool.compact(NOW).unwrap();
+    }
+    assert_eq!(told(&spool), [true, false, true]);
+    drop(spool);
+    let (spool, _) = open(&files, Mode::Inline);
+    assert_eq!(told(&spool), [true, false, true]);
+    assert_eq!(spool.untold(first, 10, later).0, [many]);
+}
+
+#[test]
 fn nothing_goes_before_its_copies_are_durable() {
     let files = MemoryFiles::new();
     let (spool, _) = open(&files, Mode::Manual);

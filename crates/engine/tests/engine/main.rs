@@ -1,5 +1,7 @@
 //! A whole engine in front of a sink: what is accepted comes out, and every outcome is told.
 
+mod notices;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +19,10 @@ struct Bench {
 
 impl Bench {
     async fn new(rules: &[&str]) -> Self {
-        let mut builder = Sink::builder().keep_records();
+        Self::with(Sink::builder().keep_records(), rules).await
+    }
+
+    async fn with(mut builder: sink::Builder, rules: &[&str]) -> Self {
         for rule in rules {
             builder = builder.rule(rule.parse::<Rule>().expect("a rule"));
         }
