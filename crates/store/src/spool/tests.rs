@@ -801,7 +801,7 @@ fn damage_in_a_sealed_segment_is_reported_and_the_others_are_there() {
     let (spool, _) = open(&files, Mode::Inline);
     let ids: Vec<MessageId> = (0..30)
         .map(|_| {
-            let message = Arc::new(message(spool.next_id(NOW), 1, 2500));
+            let message = Arc::new(message(spool.next_id(NOW), 1, 1500));
             let _ = spool.append(message.clone()).unwrap();
             message.id
         })
