@@ -15,6 +15,8 @@ use message::{
     Attachment, ComposeError, HeaderError, ListUnsubscribe, Mailbox, Message, Rendered, Source,
     Template,
 };
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 use store::{Priority, Tags, Time};
 
 use super::problem::{Kind, Problem};
@@ -24,14 +26,10 @@ use super::request::{
 use super::templates::Templates;
 use super::when;
 
-/// Labels of one message.
-const TAGS_MAX: usize = 50;
 /// Characters of a label's name or value.
 const TAG_LEN_MAX: usize = 256;
-/// Header fields of one's own.
-const HEADERS_MAX: usize = 100;
-/// Files of one message.
-const FILES_MAX: usize = 100;
+/// Octets of a template's variables.
+const VARIABLES_BYTES_MAX: usize = 1 << 20;
 
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
@@ -145,11 +143,10 @@ impl<'r> Composer<'r> {
             },
             Some(template) => {
                 let compiled = self.template(&template.0)?;
-                let none = serde_json::Map::new();
-                let own = template.0.variables.as_ref();
-                let variables = own.or(request.variables.as_ref()).unwrap_or(&none);
+                let own = template.0.variables.or(request.variables);
+                let variables = own.map(variables).transpose()?.unwrap_or_default();
                 compiled
-                    .render(variables, None)
+                    .render(&variables, None)
                     .map_err(|error| Problem::invalid("template", error))?
             }
         };
@@ -200,10 +197,6 @@ impl<'r> Composer<'r> {
         files: Option<&'r [FileRequest<'r>]>,
     ) -> Result<Message, Problem> {
         let files = files.unwrap_or_default();
-        if files.len() > FILES_MAX {
-            let most = format!("at most {FILES_MAX} files are taken");
-            return Err(Problem::invalid("attachments", most));
-        }
         for (index, file) in files.iter().enumerate() {
             let attachment = match self.files.get(file) {
                 Some(known) => known.clone(),
@@ -240,6 +233,15 @@ pub(crate) fn scheduled_at(
     Ok(Time::try_from(at.as_duration()).unwrap_or_default())
 }
 
+fn variables(json: &RawValue) -> Result<Map<String, Value>, Problem> {
+    let json = json.get();
+    if json.len() > VARIABLES_BYTES_MAX {
+        let most = format!("at most {VARIABLES_BYTES_MAX} octets are taken");
+        return Err(Problem::invalid("variables", most));
+    }
+    serde_json::from_str(json).map_err(|_| Problem::invalid("variables", "an object is expected"))
+}
+
 fn mailbox(field: &str, text: &str) -> Result<Mailbox, Problem> {
     text.parse()
         .map_err(|error| Problem::invalid(field, format!("{error}: {text:?}")))
@@ -260,10 +262,6 @@ fn with_headers(
     headers: &Pairs<'_>,
     has_reply_to: bool,
 ) -> Result<Message, Problem> {
-    if headers.0.len() > HEADERS_MAX {
-        let most = format!("at most {HEADERS_MAX} are taken");
-        return Err(Problem::invalid("headers", most));
-    }
     for (name, value) in &headers.0 {
         let field = || format!("headers.{}", &**name);
         message = match &*name.to_ascii_lowercase() {
@@ -336,12 +334,6 @@ fn decoded_base64(text: &str) -> Result<Vec<u8>, base64::DecodeError> {
 }
 
 fn tags(requests: &[TagRequest<'_>]) -> Result<Tags, Problem> {
-    if requests.len() > TAGS_MAX {
-        return Err(Problem::invalid(
-            "tags",
-            format!("at most {TAGS_MAX} are taken"),
-        ));
-    }
     let is_word = |text: &str| {
         text.len() <= TAG_LEN_MAX
             && text

@@ -2,6 +2,9 @@
 //!
 //! An unknown field is a mistake and named: a misspelt `scheduled_at` would otherwise send mail at
 //! once. Nothing here is checked beyond its type; `compose` does that, where it can name the field.
+//!
+//! A list ends where it is longer than what is taken, and variables stay text until they are needed:
+//! three octets of JSON can ask for two hundred of memory.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,8 +12,65 @@ use std::hash::{Hash, Hasher};
 
 use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
+
+/// Files, and header fields of one's own, of one message.
+pub(crate) const MANY_MAX: usize = 100;
+/// Labels of one message.
+pub(crate) const TAGS_MAX: usize = 50;
+/// Addresses of one field; what a message may have of them is the engine's to say.
+const ADDRESSES_MAX: usize = 1 << 15;
+
+/// A list of at most so many.
+#[derive(Debug)]
+pub(crate) struct Few<T, const MOST: usize>(pub(crate) Vec<T>);
+
+impl<T, const MOST: usize> std::ops::Deref for Few<T, MOST> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.0
+    }
+}
+
+impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for Few<T, MOST> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct List<T, const MOST: usize>(std::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for List<T, MOST> {
+            type Value = Few<T, MOST>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+
+            fn visit_seq<S: SeqAccess<'de>>(self, seq: S) -> Result<Self::Value, S::Error> {
+                listed(seq, MOST).map(Few)
+            }
+        }
+        from.deserialize_seq(List(std::marker::PhantomData))
+    }
+}
+
+/// The items of a list, of which there may be `most`.
+fn listed<'de, T: Deserialize<'de>, S: SeqAccess<'de>>(
+    mut seq: S,
+    most: usize,
+) -> Result<Vec<T>, S::Error> {
+    let mut all = Vec::new();
+    while let Some(item) = seq.next_element()? {
+        if all.len() == most {
+            return Err(too_many(most));
+        }
+        all.push(item);
+    }
+    Ok(all)
+}
+
+fn too_many<E: Error>(most: usize) -> E {
+    E::custom(format_args!("at most {most} are taken"))
+}
 
 /// A string, borrowed where it has no escapes.
 #[derive(Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
@@ -68,10 +128,12 @@ pub(crate) struct SendRequest<'a> {
     pub(crate) headers: Option<Pairs<'a>>,
     /// Files that travel with it.
     #[serde(borrow)]
-    pub(crate) attachments: Option<Vec<FileRequest<'a>>>,
+    #[schema(value_type = Option<Vec<FileRequest>>)]
+    pub(crate) attachments: Option<Few<FileRequest<'a>, MANY_MAX>>,
     /// Labels to find it by later.
     #[serde(borrow)]
-    pub(crate) tags: Option<Vec<TagRequest<'a>>>,
+    #[schema(value_type = Option<Vec<TagRequest>>)]
+    pub(crate) tags: Option<Few<TagRequest<'a>, TAGS_MAX>>,
     /// Not before this: ISO 8601, or a span as `in 1 min`.
     #[schema(value_type = Option<String>, example = "in 1 min")]
     #[serde(borrow, alias = "scheduledAt")]
@@ -80,8 +142,10 @@ pub(crate) struct SendRequest<'a> {
     #[schema(value_type = Option<TemplateChoice>)]
     #[serde(borrow)]
     pub(crate) template: Option<TemplateRequest<'a>>,
-    /// What the template's variables stand for; those in `template` come first.
-    pub(crate) variables: Option<Map<String, Value>>,
+    /// What the template's variables stand for, in at most 1 MiB; those in `template` come first.
+    #[schema(value_type = Option<Map<String, Value>>)]
+    #[serde(borrow)]
+    pub(crate) variables: Option<&'a RawValue>,
     /// `high`, `normal` (the default) or `bulk`.
     #[schema(value_type = Option<String>, example = "normal")]
     #[serde(borrow)]
@@ -141,7 +205,8 @@ pub(crate) struct TemplateObject<'a> {
     pub(crate) html: Option<Text<'a>>,
     #[serde(borrow)]
     pub(crate) text: Option<Text<'a>>,
-    pub(crate) variables: Option<Map<String, Value>>,
+    #[serde(borrow)]
+    pub(crate) variables: Option<&'a RawValue>,
 }
 
 /// What `PATCH /emails/{id}` changes.
@@ -228,12 +293,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Many<'a> {
                 Ok(Many(vec![Text(Cow::Owned(text.to_owned()))]))
             }
 
-            fn visit_seq<S: SeqAccess<'de>>(self, mut seq: S) -> Result<Self::Value, S::Error> {
-                let mut all = Vec::new();
-                while let Some(text) = seq.next_element()? {
-                    all.push(text);
-                }
-                Ok(Many(all))
+            fn visit_seq<S: SeqAccess<'de>>(self, seq: S) -> Result<Self::Value, S::Error> {
+                listed(seq, ADDRESSES_MAX).map(Many)
             }
         }
         from.deserialize_any(Either(std::marker::PhantomData))
@@ -253,6 +314,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
             fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
                 let mut all = Vec::new();
                 while let Some(pair) = map.next_entry()? {
+                    if all.len() == MANY_MAX {
+                        return Err(too_many(MANY_MAX));
+                    }
                     all.push(pair);
                 }
                 Ok(Pairs(all))
@@ -334,4 +398,27 @@ pub(crate) struct TemplateShape {
     text: Option<String>,
     /// What its variables stand for.
     variables: Option<Map<String, Value>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_ends_where_it_is_longer_than_what_is_taken() {
+        let list = |item: &str, count: usize| vec![item; count].join(",");
+        for (field, open, item, close, most) in [
+            ("attachments", '[', "{}", ']', MANY_MAX),
+            ("tags", '[', r#"{"name":"a"}"#, ']', TAGS_MAX),
+            ("headers", '{', r#""a":"b""#, '}', MANY_MAX),
+            ("to", '[', r#""a@b.example""#, ']', ADDRESSES_MAX),
+        ] {
+            let body = |count| format!("{{\"{field}\":{open}{}{close}}}", list(item, count));
+            let (enough, more) = (body(most), body(most + 1));
+            assert!(serde_json::from_str::<SendRequest<'_>>(&enough).is_ok());
+            let error = serde_json::from_str::<SendRequest<'_>>(&more).unwrap_err();
+            let words = format!("at most {most} are taken");
+            assert!(error.to_string().starts_with(&words), "{field}: {error}");
+        }
+    }
 }

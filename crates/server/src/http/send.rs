@@ -22,8 +22,10 @@ use super::body::{self, Body, Params};
 use super::caller::MaySend;
 use super::compose::{Composer, scheduled_at};
 use super::problem::{ErrorBody, Kind, Problem};
-use super::request::SendRequest;
+use super::request::{Few, SendRequest};
 
+/// Items of a batch that are looked at, whatever the configuration.
+const ITEMS_MAX: usize = 100_000;
 /// A body above this is not worked on between other clients' requests.
 const INLINE_BYTES_MAX: usize = 512 << 10;
 
@@ -162,7 +164,7 @@ type Composed = (Vec<(usize, Submission)>, Vec<(usize, Problem)>);
 
 /// The messages of a batch, with their places; strict, the first mistake is the whole's.
 fn composed(api: &Api, tenant: &Arc<str>, bytes: &[u8], strict: bool) -> Result<Composed, Problem> {
-    let items: Vec<&RawValue> = body::json(bytes)?;
+    let items: Few<&RawValue, ITEMS_MAX> = body::json(bytes)?;
     let most = api.0.config.batch_max;
     if items.is_empty() || items.len() > most {
         let message = format!(
