@@ -15,8 +15,8 @@ import argparse
 import resource
 import sys
 
-from harness import cost, fairness, latency, memory, parts, processes, relay_cost, report, speed
-from harness import throughput, tls, tools, waiting
+from harness import adaptation, cost, fairness, latency, memory, parts, processes, relay_cost
+from harness import report, speed, throughput, tls, tools, waiting
 from harness.measure import FAILURES, Effort
 
 CONDITIONS = {
@@ -33,6 +33,7 @@ CONDITIONS = {
     "waiting": waiting.million,
     "dead-site": fairness.dead_site,
     "tenants": fairness.tenants,
+    "adaptation": adaptation.unknown_limit,
     "schedule": parts.schedule,
     "history": parts.history,
     "relay-cost": relay_cost.per_message,

@@ -10,6 +10,7 @@ use client::{
     Timeouts, TlsMode, Wire,
 };
 use flow::backoff::Backoff;
+use flow::rate::{RateLimit, Unit};
 use flow::retry::RetryPolicy;
 use futures_util::future::join_all;
 use sink::{Action, Builder, Rule, Sink};
@@ -695,4 +696,25 @@ async fn opportunistic_tls_encrypts_where_it_can_and_goes_on_where_it_cannot() {
         assert!(send(&pool, 0).await.is_accepted());
         assert_eq!(sink.records()[0].tls, encrypted);
     }
+}
+
+#[tokio::test]
+async fn a_421_for_rate_is_told_after_the_second_connection_and_does_not_close_them_all() {
+    let fast = RateLimit::new(100_000, Unit::Second).unwrap();
+    let refusal = Reply::fixed(421, Some((4, 7, 0)), "Too many messages");
+    let link = Duration::from_millis(10);
+    let sink = start(Sink::builder().rtt(link).rate(fast, refusal)).await;
+    let pool = pool(&sink)
+        .wire(Wire::Lockstep)
+        .concurrency(Concurrency::Fixed(2))
+        .build()
+        .unwrap();
+    // Ten on one connection, then one on each.
+    for n in 0..10 {
+        assert!(send(&pool, n).await.is_accepted());
+    }
+    assert!(send_many(&pool, 2).await.iter().all(Report::is_accepted));
+    sink.set_rate(RateLimit::new(1, Unit::Day).unwrap());
+    while send(&pool, 12).await.is_accepted() {}
+    assert_eq!(sink.report().refused, 2);
 }

@@ -374,8 +374,10 @@ impl Connection {
             self.taken = self.taken.saturating_add(1);
         }
         let may_return = self.was_useful || job.returns < RETURNS_MAX;
-        if may_return && self.is_worth_another_connection(&settled.end) {
+        if may_return && self.is_worth_another_connection(&job, &settled) {
             job.returns += u8::from(!self.was_useful);
+            let is_refused = matches!(settled.end, End::Refused(..));
+            job.refused_as = is_refused.then_some(settled.id);
             self.returned.push(job);
             return;
         }
@@ -397,12 +399,14 @@ impl Connection {
     }
 
     /// The connection ended before the message could be taken, and that says nothing about the
-    /// message: it died, or the server had enough of this connection.
-    fn is_worth_another_connection(&self, end: &End) -> bool {
-        match end {
+    /// message: it died, or the server had enough of this connection. A second 421 in a row, to another number of message on
+    /// another connection, is no limit of messages per connection but of their rate; it would close them all.
+    fn is_worth_another_connection(&self, job: &Job, settled: &Settled) -> bool {
+        match &settled.end {
             End::NotSent => !matches!(self.lost, Cause::Timeout(_) | Cause::Protocol(_)),
             End::Refused(TransactionStage::Rset | TransactionStage::Mail, reply) => {
-                reply.code().get() == 421 && self.messages > 1
+                let is_again = job.refused_as.is_some_and(|number| number != settled.id);
+                reply.code().get() == 421 && self.messages > 1 && !is_again
             }
             _ => false,
         }

@@ -23,6 +23,8 @@ pub(crate) struct Job {
     pub(crate) deadline: Duration,
     /// How often its connection ended before it could have been taken, and had done nothing.
     pub(crate) returns: u8,
+    /// Its number on the connection that last ended by a 421 to it.
+    pub(crate) refused_as: Option<u64>,
 }
 
 /// What a connection has to say of a job.

@@ -75,6 +75,7 @@ impl Shared {
             queued_at: now,
             deadline: now + self.config.wait_max,
             returns: 0,
+            refused_as: None,
         };
         self.decide(now, |dispatch| dispatch.submit(job, now));
         hears.await.unwrap_or_else(|_| Outcome::Done {

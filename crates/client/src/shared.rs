@@ -110,7 +110,7 @@ impl Shared {
         self.endpoints.name(endpoint)
     }
 
-    /// Feeds the adaptive limit.
+    /// Feeds the adaptive limit. A refusal, quick or slow, says nothing of what a message takes.
     pub(crate) fn sample(
         &self,
         latency: Duration,
@@ -121,7 +121,9 @@ impl Shared {
             let dropped = results.iter().any(
                 |result| matches!(result, Err(failure) if failure.class() == ErrorClass::Throttled),
             );
-            self.dispatch().sample(latency, dropped, now);
+            if dropped || results.iter().all(Result::is_ok) {
+                self.dispatch().sample(latency, dropped, now);
+            }
         }
     }
 

@@ -100,7 +100,9 @@ pub fn judge(
 ) -> Verdict {
     match result {
         Ok(_) => {
-            let rtt = timings.mail + timings.rcpt + timings.content + timings.final_reply;
+            let on_wire = timings.mail + timings.rcpt + timings.content + timings.final_reply;
+            // What waits for a connection is in flight for the schedule, and waits because there are too many.
+            let rtt = timings.queue + on_wire;
             Verdict::new(Disposition::Delivered, Feedback::Delivered { rtt })
         }
         Err(failure) => judge_failure(failure, unknown, has_progress),

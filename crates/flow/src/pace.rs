@@ -84,7 +84,9 @@ pub struct Pace {
     cut_at: u64,
     /// When the next may go.
     next_at: u64,
-    /// Whether the last one had to wait for its time.
+    /// When the last one went.
+    booked_at: u64,
+    /// Whether it had to wait for its time. Those that catch up after something else held them do not.
     is_binding: bool,
     /// Cycles in a row that found the same limit.
     calm: u8,
@@ -114,6 +116,7 @@ impl Pace {
             taken: 0,
             cut_at: 0,
             next_at: now,
+            booked_at: 0,
             is_binding: true,
             calm: 0,
             rtt: 0.0,
@@ -143,8 +146,12 @@ impl Pace {
 
     /// One goes.
     pub fn book(&mut self, now: Time) {
-        let earliest = nanos(now).saturating_sub(SLACK);
-        self.is_binding = self.next_at >= earliest;
+        let now = nanos(now);
+        let earliest = now.saturating_sub(SLACK);
+        if now > self.booked_at {
+            self.is_binding = self.next_at > self.booked_at && self.next_at >= earliest;
+            self.booked_at = now;
+        }
         self.next_at = self.next_at.max(earliest) + self.interval();
     }
 
@@ -210,9 +217,9 @@ impl Pace {
         self.next_at = now + self.interval();
     }
 
-    /// Whether a refusal now is not about rate: the limit was measured, and the rate is under it.
+    /// Whether a refusal now is not about rate: the limit was measured, and messages go at a rate under it, evenly.
     fn is_sure(&self) -> bool {
-        self.is_known && self.progress < 0.8
+        self.is_known && self.progress < 0.8 && self.is_binding
     }
 
     fn rate_min(&self) -> f64 {
@@ -398,6 +405,24 @@ mod tests {
             pace.taken(now, now);
         }
         assert_eq!(pace.per_second(), before);
+    }
+
+    #[test]
+    fn what_catches_up_after_something_else_held_it_teaches_nothing() {
+        let mut pace = Pace::new(100.0, EPOCH);
+        let (before, mut now) = (pace.per_second(), EPOCH);
+        for _ in 0..200 {
+            // A window of three, whose answers come together.
+            now += Time::from_millis(40);
+            for _ in 0..3 {
+                now += Time::from_micros(100);
+                if pace.next_slot(now) <= now {
+                    pace.book(now);
+                }
+            }
+            pace.taken(now, now);
+        }
+        assert!(pace.per_second() <= before, "{}", pace.per_second());
     }
 
     proptest! {

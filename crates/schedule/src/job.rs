@@ -56,7 +56,7 @@ pub struct Job {
 pub enum Feedback {
     /// The site took the message.
     Delivered {
-        /// From MAIL to the final reply; without the wait for a connection.
+        /// From the grant to the final reply; without the making of a connection.
         rtt: Duration,
     },
     /// The site answered, 4yz or 5yz, about a recipient or the message. Says nothing against the site.

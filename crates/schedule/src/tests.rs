@@ -279,6 +279,38 @@ fn a_relay_is_given_more_as_long_as_its_latency_does_not_rise() {
 }
 
 #[test]
+fn a_relay_of_uneven_latency_that_refuses_most_gets_its_whole_window() {
+    let mut world = World::new(Config::default());
+    let tenant = world.tenant("t");
+    let site = world.schedule.site("relay.example", &SitePolicy::relay(20));
+    (0..20_000).for_each(|key| {
+        world.insert(key, site, tenant);
+    });
+    let mut rng = flow::rng::Rng::new(1);
+    for _ in 0..600 {
+        world.poll();
+        // Two of three recipients are unknown, which it says at once; content takes 5 to 60 ms.
+        let jobs = std::mem::take(&mut world.granted);
+        let mut ends: Vec<_> = jobs
+            .into_iter()
+            .map(|job| match rng.chance(0.67) {
+                true => (ms(1), job, Feedback::Refused),
+                false => {
+                    let rtt = ms(5) + rng.duration_up_to(ms(55));
+                    (rtt, job, Feedback::Delivered { rtt })
+                }
+            })
+            .collect();
+        ends.sort_by_key(|(took, ..)| *took);
+        for (took, job, feedback) in ends {
+            world.now = world.now.max(job.granted_at + took);
+            world.schedule.settle(world.now, &job, feedback);
+        }
+    }
+    assert_eq!(world.schedule.site_view(site).unwrap().window, 20);
+}
+
+#[test]
 fn a_connection_too_many_tells_the_window() {
     let mut world = World::new(Config::default());
     let tenant = world.tenant("t");

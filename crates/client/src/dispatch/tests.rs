@@ -112,6 +112,7 @@ fn job() -> Job {
         queued_at: Duration::ZERO,
         deadline: Duration::from_secs(1_000_000),
         returns: 0,
+        refused_as: None,
     }
 }
 
