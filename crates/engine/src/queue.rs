@@ -177,6 +177,12 @@ impl Core {
         due_at: Time,
         attempts: u16,
     ) {
+        // Its sender has moved it to a time beyond its age: that counts from there.
+        let is_moved = attempts == 0 && due_at >= waiting.expires_at;
+        let expires_at = match is_moved {
+            true => due_at + self.policy.load().max_age,
+            false => waiting.expires_at,
+        };
         for group in self.groups(waiting, recipients) {
             let shard = &self.shards[group.place.shard];
             let key = self
@@ -191,7 +197,7 @@ impl Core {
                     cost: u16::try_from(group.recipients.len()).unwrap_or(u16::MAX),
                     attempts,
                     due_at,
-                    expires_at: waiting.expires_at,
+                    expires_at,
                     ..Job::default()
                 };
                 schedule.insert(job, now);

@@ -195,6 +195,25 @@ async fn a_scheduled_message_can_be_moved_and_canceled_until_it_leaves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_moved_beyond_its_age_is_sent_after_a_restart_all_the_same() {
+    let bench = Bench::new(&[]).await;
+    let engine = bench.engine().await;
+    let mut later = submission(&["a@example.net"]);
+    later.options.send_at = Some(engine.now() + Duration::from_secs(2));
+    later.options.max_age = Some(Duration::from_millis(1));
+    let accepted = engine.accept(later).await.unwrap();
+    let moved_to = engine.now() + Duration::from_secs(4);
+    assert_eq!(engine.reschedule(accepted.id, moved_to).await, Ok(Some(())));
+    engine.drain(Duration::from_secs(5)).await;
+    drop(engine);
+
+    let engine = bench.engine().await;
+    assert_eq!(terminal(&engine, accepted.id).await, [Status::Delivered]);
+    assert!(engine.now() >= moved_to);
+    engine.drain(Duration::from_secs(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_asks_how_it_is_while_it_refuses_is_answered() {
     let bench = Bench::new(&[]).await;
     let mut config = bench.config();
