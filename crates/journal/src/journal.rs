@@ -150,11 +150,27 @@ impl Journal {
         commit
     }
 
-    /// Writes and syncs one group now; says whether there was one. Only for [`Mode::Manual`]; else
-    /// there is nothing left to do.
+    /// Blocks until everything appended so far is durable; with [`Mode::Stepped`], makes it so.
+    ///
+    /// # Errors
+    /// See [`CommitError`].
+    pub fn sync(&self) -> Result<(), CommitError> {
+        let commit = self.flush();
+        if self.shared().options.mode == Mode::Stepped {
+            self.shared().drive();
+            if !commit.is_done() {
+                return Err(CommitError::Full);
+            }
+        }
+        commit.wait()
+    }
+
+    /// Writes and syncs one group now; says whether there was one. Only for [`Mode::Manual`] and
+    /// [`Mode::Stepped`]; else there is nothing left to do.
     pub fn turn(&self) -> bool {
         let shared = self.shared();
-        shared.options.mode == Mode::Manual && shared.writer().turn(shared) == Turn::Wrote
+        let has_caller = matches!(shared.options.mode, Mode::Manual | Mode::Stepped);
+        has_caller && shared.writer().turn(shared) == Turn::Wrote
     }
 
     /// All segments, the oldest first; the last may be one made ready.

@@ -93,6 +93,9 @@ pub enum Mode {
     Inline,
     /// Only [`Journal::turn`](crate::Journal::turn) writes: for tests that choose the groups.
     Manual,
+    /// The same, and whoever waits by [`Journal::sync`](crate::Journal::sync): for simulations on one
+    /// thread.
+    Stepped,
 }
 
 /// How much is read at opening.

@@ -17,13 +17,13 @@ pub use history::{
     Cursor, EventSink, EventSource, History, HistoryOptions, MinuteStats, Page, Query,
 };
 pub use id::MessageId;
-pub use journal::{AppendError, Commit, CommitError, Position};
+pub use journal::{AppendError, Commit, CommitError, Files, Position};
 pub use message::{Message, Priority, Tags};
 pub use spool::{
     Pending, ReadError, RecordError, Recovered, RecoveredRecipient, Recovery, Slot, Spool,
     SpoolOptions, SpoolStats,
 };
-pub use store::{Store, StoreOptions};
+pub use store::{Folders, Store, StoreOptions, Workers};
 pub use table::{Table, TableError};
 
 /// A moment: time since the Unix epoch.

@@ -422,7 +422,7 @@ impl Spool {
     fn record_at(&self, at: Position) -> Result<journal::Record, ReadError> {
         if at >= self.inner.journal.durable() {
             // Appended lazily a moment ago. Whether that succeeds, reading will tell.
-            let _ = self.inner.journal.flush().wait();
+            let _ = self.inner.journal.sync();
         }
         let record = self.inner.journal.read(at);
         record.map_err(|source| ReadError::Journal { at, source })

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use journal::{DirFiles, Files, Journal};
+use journal::{DirFiles, Files, Journal, Mode};
 
 use crate::spool::Follower;
 use crate::{
@@ -35,7 +35,39 @@ pub struct StoreOptions {
     pub seed: u64,
     /// Gives up what is damaged, and keeps a copy of it; see [`journal::Options::salvage`].
     pub salvage: bool,
+    /// Size of a segment of the mail's journal.
+    pub segment_bytes_max: u64,
+    /// What that journal may take beyond twice what still waits, in octets.
+    pub slack_bytes: u64,
+    /// Who writes and follows.
+    pub workers: Workers,
 }
+
+/// Who does the work behind a store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Workers {
+    /// Threads of its own.
+    Threads,
+    /// The caller, by [`Spool::step`] and [`History::flush`]: the same every time, for simulations.
+    Caller,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            cache_bytes_max: 32 << 20,
+            history: HistoryOptions::default(),
+            seed: 0,
+            salvage: false,
+            segment_bytes_max: journal::Options::default().segment_bytes_max,
+            slack_bytes: SpoolOptions::default().slack_bytes,
+            workers: Workers::Threads,
+        }
+    }
+}
+
+/// Gives the files of one of a store's folders, by its name.
+pub type Folders = dyn Fn(&'static str) -> std::io::Result<Arc<dyn Files>> + Send + Sync;
 
 /// Why a data folder cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -72,8 +104,8 @@ pub struct Store {
     pub table: Table,
     /// What became of all mail.
     pub history: History,
-    /// Feeds history until it is dropped.
-    pub follower: Follower,
+    /// Feeds history until it is dropped; none where the caller does.
+    pub follower: Option<Follower>,
 }
 
 impl std::fmt::Debug for Store {
@@ -88,26 +120,51 @@ impl Store {
     /// # Errors
     /// See [`OpenError`].
     pub fn open(data_dir: &Path, options: &StoreOptions, now: Time) -> Result<Self, OpenError> {
-        let history = History::open(&data_dir.join("history"), &options.history)?;
-        let state = journal::Options {
-            segment_bytes_max: STATE_SEGMENT_BYTES,
+        let data_dir = data_dir.to_owned();
+        let folders = move |name: &str| -> std::io::Result<Arc<dyn Files>> {
+            Ok(Arc::new(DirFiles::open(&data_dir.join(name))?))
+        };
+        Self::open_on(&folders, options, now)
+    }
+
+    /// The same on any files.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open_on(
+        folders: &Folders,
+        options: &StoreOptions,
+        now: Time,
+    ) -> Result<Self, OpenError> {
+        let folder = |name| folders(name).map_err(|error| OpenError::Folder(name, error));
+        let has_threads = options.workers == Workers::Threads;
+        // What only the mail's journal can do later is done at once by the others.
+        let (mode, mode_of_mail) = match options.workers {
+            Workers::Threads => (Mode::Thread, Mode::Thread),
+            Workers::Caller => (Mode::Inline, Mode::Stepped),
+        };
+        let history_options = HistoryOptions {
+            thread: options.history.thread && has_threads,
+            ..options.history.clone()
+        };
+        let history = History::open_on(folder("history")?, &history_options)?;
+        let others = journal::Options {
+            mode,
             salvage: options.salvage,
             ..journal::Options::default()
         };
-        let (table, damage) =
-            Table::open(open_journal(data_dir, "state", state)?, now).map_err(OpenError::Table)?;
-        for damage in damage {
-            tracing::error!(at = ?damage.at, why = %damage.why, "a record of the state is damaged");
-        }
+        let table = open_table(folder("state")?, others.clone(), now)?;
         // Recovery reads the rest, or its digests.
         let mail = journal::Options {
             check: journal::Check::Tail,
+            segment_bytes_max: options.segment_bytes_max,
+            mode: mode_of_mail,
             salvage: options.salvage,
             ..journal::Options::default()
         };
-        let journal = open_journal(data_dir, "journal", mail)?;
+        let journal = open_journal("journal", folder("journal")?, mail)?;
         history.expect_journal_end(journal.end());
-        let digests = open_folder(data_dir, "digests")?;
+        let digests = folder("digests")?;
         if options.salvage {
             // They may speak of records that are given up.
             for name in digests.list().unwrap_or_default() {
@@ -118,6 +175,7 @@ impl Store {
         let spool_options = SpoolOptions {
             cache_bytes_max: options.cache_bytes_max,
             seed: options.seed,
+            slack_bytes: options.slack_bytes,
             digests: Some(digests),
             history_from: history.durable(),
             history: Some(Arc::new(history.clone()) as Arc<dyn EventSink>),
@@ -125,20 +183,9 @@ impl Store {
         };
         let (spool, recovery) = Spool::open(journal, spool_options);
         history.catch_up_from(spool.source());
-        let small = journal::Options {
-            segment_bytes_max: FAILED_SEGMENT_BYTES,
-            salvage: options.salvage,
-            ..journal::Options::default()
-        };
-        let failed_options = SpoolOptions {
-            cache_bytes_max: 0,
-            seed: options.seed,
-            slack_bytes: FAILED_SEGMENT_BYTES,
-            ..SpoolOptions::default()
-        };
-        let (failed, failed_recovery) =
-            Spool::open(open_journal(data_dir, "failed", small)?, failed_options);
-        let follower = spool.spawn_follower(FOLLOW_EVERY);
+        let (failed, failed_recovery) = open_failed(folder("failed")?, others, options.seed)?;
+        let follower = has_threads.then(|| spool.spawn_follower(FOLLOW_EVERY));
+        let follower = follower.transpose();
         Ok(Self {
             follower: follower.map_err(|error| OpenError::Folder("history", error))?,
             spool,
@@ -151,18 +198,47 @@ impl Store {
     }
 }
 
-fn open_folder(data_dir: &Path, name: &'static str) -> Result<Arc<dyn Files>, OpenError> {
-    let files = DirFiles::open(&data_dir.join(name));
-    let files = files.map_err(|error| OpenError::Folder(name, error))?;
-    Ok(Arc::new(files))
+fn open_table(
+    files: Arc<dyn Files>,
+    options: journal::Options,
+    now: Time,
+) -> Result<Table, OpenError> {
+    let options = journal::Options {
+        segment_bytes_max: STATE_SEGMENT_BYTES,
+        ..options
+    };
+    let journal = open_journal("state", files, options)?;
+    let (table, damage) = Table::open(journal, now).map_err(OpenError::Table)?;
+    for damage in damage {
+        tracing::error!(at = ?damage.at, why = %damage.why, "a record of the state is damaged");
+    }
+    Ok(table)
+}
+
+fn open_failed(
+    files: Arc<dyn Files>,
+    options: journal::Options,
+    seed: u64,
+) -> Result<(Spool, Recovery), OpenError> {
+    let small = journal::Options {
+        segment_bytes_max: FAILED_SEGMENT_BYTES,
+        ..options
+    };
+    let options = SpoolOptions {
+        cache_bytes_max: 0,
+        seed,
+        slack_bytes: FAILED_SEGMENT_BYTES,
+        ..SpoolOptions::default()
+    };
+    Ok(Spool::open(open_journal("failed", files, small)?, options))
 }
 
 fn open_journal(
-    data_dir: &Path,
     name: &'static str,
+    files: Arc<dyn Files>,
     options: journal::Options,
 ) -> Result<Journal, OpenError> {
-    let opened = Journal::open(open_folder(data_dir, name)?, options);
+    let opened = Journal::open(files, options);
     let (journal, opened) = opened.map_err(|error| match error {
         journal::OpenError::Damaged(_) => OpenError::Damaged(name, error),
         error => OpenError::Journal(name, error),

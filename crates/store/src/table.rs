@@ -292,7 +292,7 @@ impl Table {
                 return Ok(removed);
             }
             self.copy_forward(oldest)?;
-            journal.flush().wait().map_err(CompactError::Commit)?;
+            journal.sync().map_err(CompactError::Commit)?;
             let next = oldest.segment() + 1;
             journal.remove_before(next).map_err(CompactError::Remove)?;
             removed += 1;

@@ -125,7 +125,7 @@ impl Spool {
     /// room to be had but by removing.
     fn make_durable(&self) -> Result<(), CompactError> {
         let journal = &self.inner.journal;
-        match journal.flush().wait() {
+        match journal.sync() {
             Err(CommitError::Full) if self.lock().copies_end <= journal.durable() => Ok(()),
             result => result.map_err(CompactError::Commit),
         }

@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
-use std::thread::{self, JoinHandle, Thread};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use journal::{Journal, Position};
@@ -22,10 +22,13 @@ pub(super) struct Following {
     progress: Mutex<Progress>,
     /// Where the part ends that history has made durable.
     durable: Mutex<Option<Position>>,
-    /// Something was appended since the thread last looked.
+    /// Something was appended since the follower last looked.
     is_behind: AtomicBool,
-    thread: OnceLock<Thread>,
+    /// Wakes the follower.
+    wake: OnceLock<Wake>,
 }
+
+type Wake = Box<dyn Fn() + Send + Sync>;
 
 struct Progress {
     /// From where on history has not been told; `None`: from the start.
@@ -66,7 +69,7 @@ impl Following {
             }),
             durable: Mutex::new(from),
             is_behind: AtomicBool::new(true),
-            thread: OnceLock::new(),
+            wake: OnceLock::new(),
         }
     }
 
@@ -79,9 +82,9 @@ impl Following {
 
     pub(super) fn appended(&self) {
         if !self.is_behind.swap(true, Ordering::AcqRel)
-            && let Some(thread) = self.thread.get()
+            && let Some(wake) = self.wake.get()
         {
-            thread.unpark();
+            wake();
         }
     }
 }
@@ -161,7 +164,8 @@ impl Spool {
         let run = move || {
             crate::stand_behind();
             let following = &spool.inner.following;
-            let _ = following.thread.set(thread::current());
+            let thread = thread::current();
+            let _ = following.wake.set(Box::new(move || thread.unpark()));
             while !stopped.load(Ordering::Acquire) {
                 if !following.is_behind.swap(false, Ordering::AcqRel) {
                     thread::park();
@@ -189,6 +193,24 @@ impl Spool {
     pub fn source(&self) -> Weak<dyn EventSource> {
         let source: Arc<dyn EventSource> = self.inner.source.clone();
         Arc::downgrade(&source)
+    }
+
+    /// In place of a follower's thread: `wake` is called when there is work for [`step`](Self::step).
+    pub fn on_append(&self, wake: impl Fn() + Send + Sync + 'static) {
+        let following = &self.inner.following;
+        let is_first = following.wake.set(Box::new(wake)).is_ok();
+        if let Some(wake) = following.wake.get().filter(|_| is_first) {
+            wake();
+        }
+    }
+
+    /// Does once what the threads of journal and follower do: makes durable what was appended, and
+    /// tells history.
+    pub fn step(&self) {
+        let following = &self.inner.following;
+        following.is_behind.store(false, Ordering::Release);
+        while self.inner.journal.turn() {}
+        self.follow();
     }
 
     /// History has made durable what lies before this position; the journal may let go of it.

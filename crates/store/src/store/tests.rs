@@ -18,6 +18,7 @@ fn options() -> StoreOptions {
             ..HistoryOptions::default()
         },
         seed: 1,
+        ..StoreOptions::default()
     }
 }
 
