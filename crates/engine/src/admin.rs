@@ -48,7 +48,7 @@ impl Core {
     /// Makes history hear of everything that was recorded before this.
     pub(crate) fn catch_up(&self) {
         // What a journal that fails has not taken, history is not told of either.
-        let _ = self.spool.journal().flush().wait();
+        let _ = self.spool.journal().sync();
         self.spool.follow();
     }
 

@@ -16,12 +16,13 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// Begins at the system's time, or at `not_before` where the system's clock was set back behind
-    /// what the data folder has seen.
-    pub(crate) fn start(not_before: Time) -> Self {
-        let system = SystemTime::now().duration_since(UNIX_EPOCH);
+    /// Begins at this time.
+    ///
+    /// * `wall_clock`: what the wall clock shows; `None`: the system's.
+    pub(crate) fn start(wall_clock: Option<Time>) -> Self {
+        let system = || SystemTime::now().duration_since(UNIX_EPOCH);
         Self {
-            begun_at: system.unwrap_or_default().max(not_before),
+            begun_at: wall_clock.unwrap_or_else(|| system().unwrap_or_default()),
             begun: Instant::now(),
         }
     }

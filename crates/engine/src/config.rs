@@ -13,6 +13,7 @@ use store::HistoryOptions;
 
 use crate::route::{Dns, ResolverOptions, Route};
 use crate::signing::Signers;
+use crate::world::World;
 
 /// Settings of an engine. [`Config::new`] has defaults that are right for most.
 #[derive(Clone)]
@@ -45,6 +46,8 @@ pub struct Config {
     pub seed: u64,
     /// Opens a damaged data folder: what is damaged is given up, and a copy of it kept.
     pub salvage: bool,
+    /// A made-up world in place of this machine, for simulations; `data_dir` is then only a name.
+    pub world: Option<Arc<dyn World>>,
 }
 
 /// Settings that [`crate::Engine::reload`] can replace.
@@ -155,6 +158,7 @@ impl Config {
             shards: 1,
             seed: 0,
             salvage: false,
+            world: None,
         }
     }
 }

@@ -10,7 +10,7 @@ use smtp::Domain;
 use store::spool::Follower;
 use store::{Event, History, Slot, Spool, Status, Table};
 use tokio::sync::{Notify, broadcast};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::accept::AcceptError;
 use crate::batches::Batches;
@@ -25,6 +25,7 @@ use crate::queue::Shard;
 use crate::route::Resolver;
 use crate::suppressions::Suppressions;
 use crate::views::Followed;
+use crate::world::{Desk, World};
 
 /// Events that a follower may be behind.
 const FOLLOWED_MAX: usize = 16_384;
@@ -61,7 +62,9 @@ pub(crate) struct Core {
     /// Clocks and housekeeping; they end with the core, or when it is drained.
     beside: Mutex<JoinSet<()>>,
     /// Feeds history.
-    _follower: Follower,
+    _follower: Option<Follower>,
+    /// `None`: this machine.
+    pub(crate) world: Option<Arc<dyn World>>,
     /// Places of the journal that could not be read.
     unreadable: AtomicU64,
 }
@@ -83,10 +86,11 @@ pub(crate) struct Parts {
     pub(crate) failed: Spool,
     pub(crate) table: Table,
     pub(crate) history: History,
-    pub(crate) follower: Follower,
+    pub(crate) follower: Option<Follower>,
     pub(crate) shards: Vec<Shard>,
     pub(crate) resolver: Resolver,
     pub(crate) deliverer: Deliverer,
+    pub(crate) world: Option<Arc<dyn World>>,
 }
 
 impl Core {
@@ -102,6 +106,7 @@ impl Core {
             table: parts.table,
             history: parts.history,
             _follower: parts.follower,
+            world: parts.world,
             unreadable: AtomicU64::new(0),
             shards: parts.shards.into_iter().map(Arc::new).collect(),
             batches: Batches::default(),
@@ -119,6 +124,14 @@ impl Core {
             unrecorded: Mutex::default(),
             beside: Mutex::default(),
         }
+    }
+
+    /// Has work done that may block.
+    pub(crate) fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> JoinHandle<T> {
+        Desk::of(self.world.as_ref()).run(work)
     }
 
     /// Lets a message for so many recipients through a tenant's front door, and counts it.

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use client::{
-    BuildError, Cause, Concurrency, Failure, Kind, Pool, PoolStats, Relay, Report, Scope, Stage,
-    Timings, TlsContext,
+    BuildError, Cause, Concurrency, Failure, Kind, Network, Pool, PoolStats, Relay, Report, Scope,
+    Stage, Timings, TlsContext,
 };
 use futures_util::future::join_all;
 use rustc_hash::FxHashMap;
@@ -31,6 +31,9 @@ const WAIT_MAX: Duration = Duration::from_secs(330);
 pub struct Deliverer {
     pools: Mutex<FxHashMap<Key, Arc<Entry>>>,
     tls: TlsContext,
+    /// `None`: TCP.
+    network: Option<Arc<dyn Network>>,
+    seed: u64,
     start: Instant,
 }
 
@@ -89,11 +92,16 @@ impl fmt::Debug for Deliverer {
 
 impl Deliverer {
     /// No connection is opened before there is a message. Needs a tokio runtime.
+    ///
+    /// * `network`: dials; `None`: TCP.
+    /// * `seed`: of all that is random in it.
     #[must_use]
-    pub fn new(tls: TlsContext) -> Self {
+    pub fn new(tls: TlsContext, network: Option<Arc<dyn Network>>, seed: u64) -> Self {
         Self {
             pools: Mutex::default(),
             tls,
+            network,
+            seed,
             start: Instant::now(),
         }
     }
@@ -202,6 +210,9 @@ impl Deliverer {
         } else {
             builder.roots(route.roots.clone())
         };
+        if let Some(network) = &self.network {
+            builder = builder.network(Arc::clone(network));
+        }
         if route.allow_plaintext_auth {
             builder = builder.allow_plaintext_auth();
         }
@@ -212,6 +223,7 @@ impl Deliverer {
             .wait_max(WAIT_MAX)
             .timeouts(route.timeouts)
             .ehlo_name(source.ehlo_name.clone())
+            .retry_seed(self.seed ^ resolved.shape)
             .build()
     }
 }

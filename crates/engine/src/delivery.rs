@@ -111,7 +111,7 @@ impl Core {
             Some(message) => message,
             None => {
                 let core = Arc::clone(self);
-                let read = tokio::task::spawn_blocking(move || core.spool.read(slot)).await;
+                let read = self.work(move || core.spool.read(slot)).await;
                 match read {
                     Ok(Ok(message)) => message,
                     Ok(Err(store::ReadError::Gone)) => return Ok(None),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use client::TlsContext;
 use schedule::Schedule;
 use smtp::Address;
-use store::{MessageId, Store, StoreOptions, Time};
+use store::{MessageId, Store, StoreOptions, Time, Workers};
 
 use crate::accept::{AcceptError, Accepted, Pending};
 use crate::asked::durable;
@@ -23,6 +23,7 @@ use crate::submission::Submission;
 use crate::views::{
     Filter, Followed, Health, MessageView, QueueLine, SiteView, Stats, Suppression,
 };
+use crate::world::{Desk, World};
 
 /// The table's space for idempotency keys.
 const CLAIMS: u8 = b'i';
@@ -101,7 +102,7 @@ impl Engine {
             listening: config.listening.clone(),
         };
         let store = open_store(&config).await?;
-        let clock = Clock::start(Time::ZERO);
+        let clock = Clock::start(config.world.as_deref().map(World::wall_clock));
         let shards = config.shards.max(1);
         let mut schedule = config.policy.schedule.clone();
         schedule.inflight_max = schedule.inflight_max.div_ceil(shards as u32);
@@ -109,6 +110,7 @@ impl Engine {
             let seed = config.seed.wrapping_add(number as u64);
             Shard::new(Schedule::new(schedule.clone(), seed))
         };
+        let network = config.world.as_deref().map(World::network);
         let core = Arc::new(Core::new(Parts {
             clock,
             host: config.host,
@@ -121,7 +123,8 @@ impl Engine {
             follower: store.follower,
             shards: (0..shards).map(shard).collect(),
             resolver: Resolver::new(routes, dns, own, config.resolver),
-            deliverer: Deliverer::new(tls),
+            deliverer: Deliverer::new(tls, network, config.seed),
+            world: config.world,
         }));
         core.restore_learned();
         core.restore_suspensions();
@@ -447,18 +450,24 @@ fn routes(routes: Vec<Route>) -> Result<Routes, OpenError> {
 }
 
 async fn open_store(config: &Config) -> Result<Store, OpenError> {
-    let options = StoreOptions {
+    let mut options = StoreOptions {
         cache_bytes_max: config.cache_bytes_max,
         history: config.history.clone(),
         seed: config.seed,
         salvage: config.salvage,
+        ..StoreOptions::default()
     };
-    let data_dir = config.data_dir.clone();
-    let opened = tokio::task::spawn_blocking(move || {
-        let now = Clock::start(Time::ZERO).now();
-        Store::open(&data_dir, &options, now)
-    })
-    .await;
+    let (data_dir, world) = (config.data_dir.clone(), config.world.clone());
+    let opened = Desk::of(config.world.as_ref()).run(move || match world {
+        None => Store::open(&data_dir, &options, Clock::start(None).now()),
+        Some(world) => {
+            options.workers = Workers::Caller;
+            world.set_up(&mut options);
+            let now = world.wall_clock();
+            Store::open_on(&move |name| world.folder(name), &options, now)
+        }
+    });
+    let opened = opened.await;
     let path = config.data_dir.display().to_string();
     match opened {
         Ok(Ok(store)) => Ok(store),

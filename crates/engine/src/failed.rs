@@ -60,7 +60,7 @@ impl Core {
         let mut recipients = 0;
         for slot in self.failed.slots() {
             let core = Arc::clone(self);
-            let read = tokio::task::spawn_blocking(move || core.failed.read(slot)).await;
+            let read = self.work(move || core.failed.read(slot)).await;
             let Ok(Ok(message)) = read else { continue };
             let is_meant = message.accepted_at >= since
                 && retries(&message) <= times_max

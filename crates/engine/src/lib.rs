@@ -44,6 +44,7 @@ mod pressure;
 mod queue;
 mod state;
 mod suppressions;
+mod world;
 
 pub use accept::{AcceptError, Accepted, Pending};
 pub use config::{Config, Limits, Policy, Tenant};
@@ -51,3 +52,4 @@ pub use engine::{Engine, Follower, Missed, OpenError, PulseError};
 pub use idempotency::{Claim, ClaimError, Fingerprint};
 pub use signing::Signers;
 pub use submission::{Options, Submission};
+pub use world::World;

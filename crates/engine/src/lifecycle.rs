@@ -12,6 +12,7 @@ use crate::engine::PulseError;
 use crate::machine::{self, CpuMeter, SyncMeter};
 use crate::pressure::Sample;
 use crate::queue::{Shard, Waiting};
+use crate::world::keep_store;
 
 /// How often the machine is looked at.
 const SAMPLE_EVERY: Duration = Duration::from_millis(250);
@@ -35,6 +36,7 @@ async fn keep_time(core: Weak<Core>, shard: Arc<Shard>, number: usize) {
         // Bounded, so that the end of the engine is noticed.
         let latest = Instant::now() + COMPACT_EVERY;
         tokio::select! {
+            biased;
             () = tokio::time::sleep_until(alarm.map_or(latest, |at| at.min(latest))) => {}
             () = moved => continue,
         }
@@ -45,29 +47,56 @@ async fn keep_time(core: Weak<Core>, shard: Arc<Shard>, number: usize) {
     }
 }
 
+/// What the machine is measured by.
+struct Meters {
+    cpu: CpuMeter,
+    syncs: SyncMeter,
+    memory_limit: Option<u64>,
+}
+
+impl Meters {
+    fn look(&mut self, core: &Core) -> Sample {
+        let policy = core.policy.load();
+        let limits = &policy.limits;
+        let figures = core.spool.journal().stats();
+        let is_idle = figures.backlog_bytes == 0;
+        Sample {
+            cpu_share: self.cpu.share(),
+            cpu_share_max: f64::from(limits.cpu_percent_max) / 100.0,
+            memory_bytes: machine::memory_bytes(),
+            memory_bytes_max: limits
+                .memory_bytes_max
+                .into_iter()
+                .chain(self.memory_limit)
+                .min(),
+            journal_sync: (self.syncs).look(figures.groups, figures.sync.sum, is_idle),
+            disk_free_bytes: machine::disk_free_bytes(&core.data_dir),
+            disk_free_bytes_min: limits.disk_free_bytes_min,
+        }
+    }
+}
+
 /// Looks at the machine, and tells the gate and the schedules.
 async fn watch(core: Weak<Core>) {
-    let mut cpu = CpuMeter::start();
-    let mut syncs = SyncMeter::default();
-    let cgroup_max = machine::cgroup_memory_bytes_max();
+    let mut meters = Meters {
+        cpu: CpuMeter::start(),
+        syncs: SyncMeter::default(),
+        memory_limit: machine::cgroup_memory_bytes_max(),
+    };
     let mut factor = 1.0;
     loop {
         tokio::time::sleep(SAMPLE_EVERY).await;
         let Some(core) = core.upgrade() else { return };
-        let limits = core.policy.load().limits.clone();
-        let journal = core.spool.journal();
-        let figures = journal.stats();
-        let is_idle = figures.backlog_bytes == 0;
-        let sample = Sample {
-            cpu_share: cpu.share(),
-            cpu_share_max: f64::from(limits.cpu_percent_max) / 100.0,
-            memory_bytes: machine::memory_bytes(),
-            memory_bytes_max: limits.memory_bytes_max.into_iter().chain(cgroup_max).min(),
-            journal_sync: syncs.look(figures.groups, figures.sync.sum, is_idle),
-            disk_free_bytes: machine::disk_free_bytes(&core.data_dir),
-            disk_free_bytes_min: limits.disk_free_bytes_min,
+        let sample = match &core.world {
+            None => meters.look(&core),
+            Some(world) => Sample {
+                cpu_share: world.cpu_share(),
+                cpu_share_max: f64::from(core.policy.load().limits.cpu_percent_max) / 100.0,
+                disk_free_bytes: u64::MAX,
+                ..Sample::default()
+            },
         };
-        if journal.is_poisoned() && !core.gate.is_poisoned() {
+        if core.spool.journal().is_poisoned() && !core.gate.is_poisoned() {
             tracing::error!("the journal has failed: nothing is accepted until a restart");
             core.gate.poison();
         }
@@ -91,7 +120,7 @@ async fn tidy(core: Weak<Core>) {
         core.spool.history_durable(core.history.durable());
         let now = core.clock.now();
         let compacting = Arc::clone(&core);
-        let compacted = tokio::task::spawn_blocking(move || compacting.spool.compact(now)).await;
+        let compacted = core.work(move || compacting.spool.compact(now)).await;
         if let Ok(Err(error)) = compacted {
             tracing::error!(%error, "the journal could not be compacted");
         }
@@ -103,7 +132,7 @@ async fn tidy(core: Weak<Core>) {
         core.deliverer.tidy(POOL_IDLE_MAX);
         core.table.expire(now);
         let compacting = Arc::clone(&core);
-        let compacted = tokio::task::spawn_blocking(move || compacting.table.compact()).await;
+        let compacted = core.work(move || compacting.table.compact()).await;
         if let Ok(Err(error)) = compacted {
             tracing::error!(%error, "the state's journal could not be compacted");
         }
@@ -112,14 +141,11 @@ async fn tidy(core: Weak<Core>) {
         }
         core.save_learned();
         let tidying = Arc::clone(&core);
-        if tokio::task::spawn_blocking(move || tidying.tidy_failed())
-            .await
-            .is_err()
-        {
+        if core.work(move || tidying.tidy_failed()).await.is_err() {
             tracing::error!("what is kept of failed mail could not be tidied");
         }
         let retaining = Arc::clone(&core);
-        let retained = tokio::task::spawn_blocking(move || retaining.history.retain(now)).await;
+        let retained = core.work(move || retaining.history.retain(now)).await;
         if let Ok(Err(error)) = retained {
             tracing::error!(%error, "history could not be shortened");
         }
@@ -244,7 +270,7 @@ impl Core {
         self.save_learned();
         self.record_again();
         let core = Arc::clone(self);
-        let closed = tokio::task::spawn_blocking(move || core.close()).await;
+        let closed = self.work(move || core.close()).await;
         if closed.is_err() {
             tracing::error!("closing the data folder failed");
         }
@@ -286,10 +312,13 @@ pub(crate) fn start(core: &Arc<Core>, recovery: Recovery, mut failed: Recovery) 
     let weak = Arc::downgrade(core);
     beside.spawn(keep_up("housekeeping", move || tidy(weak.clone())));
     debug_assert_eq!(beside.len(), clocks(core.shards.len()));
+    if let Some(world) = &core.world {
+        beside.spawn(keep_store(core, Arc::clone(world)));
+    }
     drop(beside);
     let recovering = Arc::clone(core);
-    // Blocking tasks see the runtime they were spawned on: what is taken up can be started.
-    tokio::task::spawn_blocking(move || {
+    // Work sees the runtime it was given on: what is taken up can be started.
+    core.work(move || {
         recovering.recover(recovery);
         // Nothing of it is scheduled: it only has to be known.
         if let Some(Err(error)) = failed.find(Result::is_err) {

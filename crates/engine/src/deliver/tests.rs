@@ -48,7 +48,7 @@ async fn resolved(route: Route) -> Arc<Resolved> {
 }
 
 fn deliverer() -> Deliverer {
-    Deliverer::new(TlsContext::new(Vec::new()).unwrap())
+    Deliverer::new(TlsContext::new(Vec::new()).unwrap(), None, 0)
 }
 
 fn envelope(recipients: &[&str]) -> Arc<Envelope> {
