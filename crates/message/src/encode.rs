@@ -62,6 +62,13 @@ impl Encoding {
     }
 }
 
+/// Appends octets of any charset in lines as quoted-printable (RFC 2045 §6.7): whole lines, 7-bit safe.
+///
+/// * `text`: with any line ends.
+pub fn push_lines_quoted_printable(text: &[u8], out: &mut Vec<u8>) {
+    lines(text).for_each(|line| push_quoted_printable(line, out));
+}
+
 /// Appends a body part of plain text: its header fields, an empty line and whole lines, 7-bit safe.
 /// No line begins with `--=_`, so that a boundary may.
 pub fn push_text_part(text: &str, out: &mut Vec<u8>) {

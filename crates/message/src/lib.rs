@@ -25,7 +25,7 @@ mod unsubscribe;
 pub use attachment::{Attachment, AttachmentError};
 pub use compose::{ComposeError, Message};
 pub use eml::{Eml, EmlError};
-pub use encode::push_text_part;
+pub use encode::{push_lines_quoted_printable, push_text_part};
 pub use header::HeaderError;
 pub use mailbox::{Mailbox, MailboxError};
 pub use mailing::{Mailing, MailingError};

@@ -6,6 +6,7 @@ use smtp::envelope::{EnvelopeId, Notify, Ret};
 use smtp::{Address, Content, Domain, Envelope, Recipient, ReversePath};
 
 use super::args::Args;
+use super::speakable::speakable;
 use crate::exit::{Exit, Stop};
 
 /// Who runs us, where: what is added to addresses and messages that lack it.
@@ -38,7 +39,7 @@ pub(super) fn compose(
     caller: &Caller,
     text: &[u8],
 ) -> Result<(Envelope, Content), Stop> {
-    let text = normal(text);
+    let text = speakable(normal(text));
     let eml = Eml::parse(&text).map_err(|error| Stop::new(Exit::Data, error))?;
     let has_author = has_field(eml.content(), "from");
     let recipients = recipients(args, caller, || implied(&text, has_author))?;

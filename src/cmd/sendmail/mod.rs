@@ -6,6 +6,7 @@
 mod args;
 mod compose;
 mod session;
+mod speakable;
 
 use std::ffi::OsString;
 use std::io::Read;
