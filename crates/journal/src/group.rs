@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::Position;
 use crate::commit::{CommitError, Outcome};
-use crate::frame::{self, AWAITED, RECORD_HEADER_BYTES, RecordHeader, SEAL, Salt, VOID};
+use crate::frame::{self, AWAITED, FIRST, RECORD_HEADER_BYTES, RecordHeader, SEAL, Salt, VOID};
 
 /// Bodies from here on are pieces of their own: copied once, and outside the lock.
 pub(crate) const LARGE_BYTES: usize = 64 * 1024;
@@ -33,6 +34,8 @@ pub(crate) struct Group {
     pieces: Vec<Vec<u8>>,
     /// The last piece takes more.
     is_open: bool,
+    /// It ends the segment.
+    is_sealed: bool,
 }
 
 impl Group {
@@ -48,6 +51,15 @@ impl Group {
             salt,
             pieces: vec![buffer],
             is_open: true,
+            is_sealed: false,
+        }
+    }
+
+    /// Where one goes on behind it: nothing ever stands behind a seal.
+    pub(crate) fn behind(&self) -> Position {
+        match self.is_sealed {
+            true => Position::new(self.segment + 1, FIRST),
+            false => Position::new(self.segment, self.end),
         }
     }
 
@@ -99,6 +111,7 @@ impl Group {
             sum: 0,
         };
         self.push(0, SEAL, body, None);
+        self.is_sealed = true;
     }
 
     /// Tells those who wait that there is no room, and takes their records back; the lazily

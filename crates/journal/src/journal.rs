@@ -8,7 +8,7 @@ use std::{fmt, io};
 
 use crate::commit::{Commit, CommitError, Outcome};
 use crate::files::Files;
-use crate::frame;
+use crate::frame::{self, FIRST};
 use crate::group::{Body, Group, LARGE_BYTES, put_padded};
 use crate::segment::{Failure, Segment, Segments};
 use crate::state::{Incoming, Refusal, State};
@@ -191,19 +191,22 @@ impl Journal {
         Position::from_u64(self.shared().durable.load(Ordering::Acquire))
     }
 
-    /// Removes all segments before this one, durably; never the one in which [`durable`] lies.
+    /// Removes all segments before this one, durably; never the last one written to.
     /// Blocks for a few syncs.
     ///
     /// # Errors
     /// See [`RemoveError`].
-    ///
-    /// [`durable`]: Self::durable
     pub fn remove_before(&self, segment: u32) -> Result<(), RemoveError> {
         let shared = self.shared();
         if self.is_poisoned() {
             return Err(RemoveError::Poisoned);
         }
-        let active = self.durable().segment();
+        let durable = self.durable();
+        // Behind a seal, the next segment may not be there yet.
+        let active = match durable.offset() {
+            FIRST => durable.segment().saturating_sub(1),
+            _ => durable.segment(),
+        };
         let removed = shared.segments.remove_before(segment.min(active));
         match removed {
             Ok(()) => {}

@@ -4,7 +4,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::Position;
 use crate::commit::CommitError;
 use crate::files::{self, File};
 use crate::frame::FIRST;
@@ -111,7 +110,7 @@ impl Writer {
     /// The group is durable: says so to all who wait, and makes the next segment ready after.
     fn commit(&mut self, shared: &Shared, group: Group) {
         let (outcome, is_first) = (Arc::clone(&group.outcome), group.start == FIRST);
-        shared.set_durable(Position::new(group.segment, group.end));
+        shared.set_durable(group.behind());
         shared.state().written(group);
         outcome.end(Ok(()));
         if is_first {

@@ -81,6 +81,27 @@ impl Wake for Count {
 }
 
 #[test]
+fn a_scan_goes_on_behind_a_seal_that_was_durable_before_the_next_segment_was() {
+    let journal = open(&MemoryFiles::new(), Mode::Manual);
+    let (mut from, mut appended, mut found) = (Position::START, 0, 0);
+    while journal.end().segment() < 4 {
+        // Where it begins a segment, the seal of the one before is a group of its own.
+        let (_, commit) = journal.append(1, &[&[7; 1000]]).unwrap();
+        appended += 1;
+        while journal.turn() {
+            let scanned = journal.scan(from, &mut |_, _, _| {
+                found += 1;
+                ControlFlow::Continue(())
+            });
+            from = scanned.unwrap();
+            assert_eq!(from, journal.durable());
+        }
+        commit.wait().unwrap();
+    }
+    assert_eq!(found, appended);
+}
+
+#[test]
 fn a_commit_wakes_each_who_polled_it_once_and_not_before_the_sync() {
     let journal = open(&MemoryFiles::new(), Mode::Manual);
     let count = Arc::new(Count::default());
