@@ -24,8 +24,9 @@ const KILLS: u64 = 3;
 /// Connections of the server to the sink, and round trips that a message takes there.
 const CONNECTIONS: u64 = 2;
 const RTT: Duration = Duration::from_millis(5);
-/// A crash repeats what was on the wire, and what was delivered a moment before and not yet recorded.
-const DUPLICATES_MAX: u64 = KILLS * 4 * CONNECTIONS;
+/// A crash repeats what was on the wire (a relay's window on each connection), and as much that was
+/// delivered a moment before and not yet recorded.
+const DUPLICATES_MAX: u64 = KILLS * 2 * 8 * CONNECTIONS;
 
 fn sink_and_home() -> (Sink, Home) {
     let sink = start(Sink::builder().keep_content().rtt(RTT));

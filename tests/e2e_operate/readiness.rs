@@ -81,7 +81,7 @@ fn damage_in_the_journal_is_a_warning_for_mail_is_taken_all_the_same() {
             .1
             .contains("mailrail_journal_damaged_places 1.0\n")
     );
-    assert!(home.log().contains("the journal cannot be read"));
+    assert!(home.log().contains("a record of the journal is damaged"));
     server.send_to("new@y.example");
     wait_until("new mail is delivered", || {
         let taken = crate::support::recipients(&sink);

@@ -62,6 +62,8 @@ pub(crate) struct Connection {
     messages_max: u32,
     /// Messages that the server has accepted.
     taken: u32,
+    /// The number of the first message that was answered by 421.
+    refused: Option<u64>,
     is_retiring: bool,
     /// The dispatch knows that it is retiring.
     has_left: bool,
@@ -122,6 +124,7 @@ impl Connection {
             messages: 0,
             messages_max,
             taken: 0,
+            refused: None,
             is_retiring: false,
             has_left: false,
             is_active: false,
@@ -373,11 +376,15 @@ impl Connection {
         if matches!(&settled.end, End::Final(reply) if reply.code().is_completed()) {
             self.taken = self.taken.saturating_add(1);
         }
+        if matches!(&settled.end, End::Refused(_, reply) if reply.code().get() == 421) {
+            self.refused.get_or_insert(settled.id);
+        }
         let may_return = self.was_useful || job.returns < RETURNS_MAX;
-        if may_return && self.is_worth_another_connection(&job, &settled) {
+        if may_return && self.is_worth_another_connection(&job, &settled.end) {
             job.returns += u8::from(!self.was_useful);
-            let is_refused = matches!(settled.end, End::Refused(..));
-            job.refused_as = is_refused.then_some(settled.id);
+            if matches!(settled.end, End::Refused(..)) {
+                job.refused_as = self.refused;
+            }
             self.returned.push(job);
             return;
         }
@@ -399,13 +406,14 @@ impl Connection {
     }
 
     /// The connection ended before the message could be taken, and that says nothing about the
-    /// message: it died, or the server had enough of this connection. A second 421 in a row, to another number of message on
-    /// another connection, is no limit of messages per connection but of their rate; it would close them all.
-    fn is_worth_another_connection(&self, job: &Job, settled: &Settled) -> bool {
-        match &settled.end {
+    /// message: it died, or the server had enough of this connection. A second 421 in a row, where
+    /// the two connections were refused at different numbers of messages, is no limit of messages
+    /// per connection but of their rate; it would close them all.
+    fn is_worth_another_connection(&self, job: &Job, end: &End) -> bool {
+        match end {
             End::NotSent => !matches!(self.lost, Cause::Timeout(_) | Cause::Protocol(_)),
             End::Refused(TransactionStage::Rset | TransactionStage::Mail, reply) => {
-                let is_again = job.refused_as.is_some_and(|number| number != settled.id);
+                let is_again = job.refused_as.is_some() && job.refused_as != self.refused;
                 reply.code().get() == 421 && self.messages > 1 && !is_again
             }
             _ => false,

@@ -23,7 +23,7 @@ pub(crate) struct Job {
     pub(crate) deadline: Duration,
     /// How often its connection ended before it could have been taken, and had done nothing.
     pub(crate) returns: u8,
-    /// Its number on the connection that last ended by a 421 to it.
+    /// The number of the message that the connection refused by 421 which it came back from.
     pub(crate) refused_as: Option<u64>,
 }
 
@@ -123,8 +123,10 @@ pub(crate) fn add_marks(timings: &mut Timings, marks: &Marks) {
         from = from.max(mark);
         spent
     };
-    timings.mail = until(marks.mail);
-    timings.rcpt = until(marks.rcpt);
+    // What came in one read with the final reply was not waited for by itself.
+    let apart = |mark: Option<Duration>| mark.filter(|_| mark != marks.end);
+    timings.mail = until(apart(marks.mail));
+    timings.rcpt = until(apart(marks.rcpt));
     timings.content = until(marks.content);
     timings.final_reply = until(marks.end);
 }

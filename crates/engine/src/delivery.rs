@@ -27,24 +27,13 @@ struct Grant {
 }
 
 impl Drop for Grant {
-    /// An attempt that ended without a word, as by a panic, is taken up again.
     fn drop(&mut self) {
+        if !self.is_settled {
+            self.take_up_again();
+        }
+        // Last, so that it is never nowhere.
         self.core.counters.in_flight.sub(1);
         self.core.attempt_ended.notify_waiters();
-        if self.is_settled {
-            return;
-        }
-        let job = self.job;
-        self.core.turn(self.shard, |schedule, now| {
-            schedule.settle(now, &job, schedule::Feedback::Withdrawn);
-            let attempts = job.attempts.saturating_add(1);
-            let tried = Job { attempts, ..job };
-            let due_at = match schedule.retry_at(&tried, ErrorClass::Transient, now) {
-                Retry::At(due_at) => due_at,
-                _ => job.expires_at,
-            };
-            schedule.insert(Job { due_at, ..tried }, now);
-        });
     }
 }
 
@@ -269,6 +258,21 @@ async fn attempt(grant: Grant) {
 }
 
 impl Grant {
+    /// An attempt that ended without a word, as by a panic.
+    fn take_up_again(&self) {
+        let job = self.job;
+        self.core.turn(self.shard, |schedule, now| {
+            schedule.settle(now, &job, schedule::Feedback::Withdrawn);
+            let attempts = job.attempts.saturating_add(1);
+            let tried = Job { attempts, ..job };
+            let due_at = match schedule.retry_at(&tried, ErrorClass::Transient, now) {
+                Retry::At(due_at) => due_at,
+                _ => job.expires_at,
+            };
+            schedule.insert(Job { due_at, ..tried }, now);
+        });
+    }
+
     /// It was not tried after all, and nothing is left to try.
     fn withdraw(mut self) {
         let job = self.job;

@@ -192,17 +192,19 @@ mod tests {
         let clock = Clock::new();
         // So far ahead that all are set before the first is due.
         let start = Instant::now() + Duration::from_millis(200);
-        let rung = Mutex::new(Vec::new());
-        let after = |ms: u64| {
+        let rung = Arc::new(Mutex::new(Vec::new()));
+        // A task each, for those run in the order in which they were woken.
+        let mut tasks = tokio::task::JoinSet::new();
+        for ms in [30, 1, 60, 0] {
             let alarm = clock.alarm(start + Duration::from_millis(ms));
-            let rung = &rung;
-            async move {
+            let rung = Arc::clone(&rung);
+            tasks.spawn(async move {
                 alarm.await;
                 rung.lock().unwrap().push(ms);
-            }
-        };
-        tokio::join!(after(30), after(1), after(60), after(0));
-        assert_eq!(rung.into_inner().unwrap(), [0, 1, 30, 60]);
+            });
+        }
+        tasks.join_all().await;
+        assert_eq!(*rung.lock().unwrap(), [0, 1, 30, 60]);
         assert!(Instant::now() + LEAD_MAX >= start + Duration::from_millis(60));
     }
 

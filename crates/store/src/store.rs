@@ -153,7 +153,7 @@ impl Store {
             salvage: options.salvage,
             ..journal::Options::default()
         };
-        let table = open_table(folder("state")?, others.clone(), now)?;
+        let table = open_table(folder("state")?, &others, now)?;
         // Recovery reads the rest, or its digests.
         let mail = journal::Options {
             check: journal::Check::Tail,
@@ -183,7 +183,7 @@ impl Store {
         };
         let (spool, recovery) = Spool::open(journal, spool_options);
         history.catch_up_from(spool.source());
-        let (failed, failed_recovery) = open_failed(folder("failed")?, others, options.seed)?;
+        let (failed, failed_recovery) = open_failed(folder("failed")?, &others, options.seed)?;
         let follower = has_threads.then(|| spool.spawn_follower(FOLLOW_EVERY));
         let follower = follower.transpose();
         Ok(Self {
@@ -200,12 +200,12 @@ impl Store {
 
 fn open_table(
     files: Arc<dyn Files>,
-    options: journal::Options,
+    options: &journal::Options,
     now: Time,
 ) -> Result<Table, OpenError> {
     let options = journal::Options {
         segment_bytes_max: STATE_SEGMENT_BYTES,
-        ..options
+        ..options.clone()
     };
     let journal = open_journal("state", files, options)?;
     let (table, damage) = Table::open(journal, now).map_err(OpenError::Table)?;
@@ -217,12 +217,12 @@ fn open_table(
 
 fn open_failed(
     files: Arc<dyn Files>,
-    options: journal::Options,
+    options: &journal::Options,
     seed: u64,
 ) -> Result<(Spool, Recovery), OpenError> {
     let small = journal::Options {
         segment_bytes_max: FAILED_SEGMENT_BYTES,
-        ..options
+        ..options.clone()
     };
     let options = SpoolOptions {
         cache_bytes_max: 0,
