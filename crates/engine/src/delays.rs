@@ -65,7 +65,7 @@ impl Core {
                 .filter_map(|slot| core.begin_telling(slot));
             begun.collect::<Vec<_>>()
         };
-        let Ok(begun) = tokio::task::spawn_blocking(begin).await else {
+        let Ok(begun) = self.work(begin).await else {
             return;
         };
         join_all(begun.into_iter().map(|one| self.end_telling(one))).await;

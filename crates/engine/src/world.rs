@@ -83,7 +83,8 @@ pub(crate) fn keep_store(
     async move {
         let mut flushed = Instant::now();
         loop {
-            appended.notified().await;
+            // Not all that is appended wakes: what nobody waits for comes along with the rest.
+            let _ = tokio::time::timeout(HISTORY_LINGER, appended.notified()).await;
             tokio::time::sleep(world.sync_time()).await;
             let Some(core) = core.upgrade() else { return };
             core.spool.step();
