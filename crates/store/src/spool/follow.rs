@@ -38,23 +38,29 @@ struct Progress {
 }
 
 impl Progress {
-    /// Notes a record for its segment's digest; the one before is complete if it is another.
+    /// Notes a record for its segment's digest.
     fn note(&mut self, inner: &Inner, at: Position, kind: u8, record: &[u8]) {
+        self.turn_to(inner, at.segment());
+        if let Some(digest) = &mut self.digest {
+            digest.add(at, kind, record);
+        }
+    }
+
+    /// What comes next stands in this segment: if it is another, the one before is complete, and
+    /// this one is read from its beginning.
+    fn turn_to(&mut self, inner: &Inner, segment: u32) {
         let Some(files) = &inner.digests else {
             return;
         };
-        let before = self.next.map(Position::segment);
-        if before != Some(at.segment()) {
-            // Recovery makes those of segments that were sealed before the start.
-            let is_new = at.segment() >= inner.start.segment();
-            let new = is_new.then(|| Builder::new(at.segment()));
-            let complete = std::mem::replace(&mut self.digest, new);
-            if let Some(Err(error)) = complete.map(|digest| digest.write(&**files)) {
-                tracing::warn!(%error, "no digest was made: the next start takes longer");
-            }
+        if self.next.map(Position::segment) == Some(segment) {
+            return;
         }
-        if let Some(digest) = &mut self.digest {
-            digest.add(at, kind, record);
+        // Recovery makes those of segments that were sealed before the start.
+        let is_new = segment >= inner.start.segment();
+        let new = is_new.then(|| Builder::new(segment));
+        let complete = std::mem::replace(&mut self.digest, new);
+        if let Some(Err(error)) = complete.map(|digest| digest.write(&**files)) {
+            tracing::warn!(%error, "no digest was made: the next start takes longer");
         }
     }
 }
@@ -143,7 +149,10 @@ impl Spool {
             progress.digest = None;
         }
         match scanned {
-            Ok(end) => progress.next = Some(end),
+            Ok(end) => {
+                progress.turn_to(inner, end.segment());
+                progress.next = Some(end);
+            }
             Err(error) => {
                 tracing::error!(%error, "history is not told of all events");
                 progress.digest = None;
