@@ -1,6 +1,9 @@
 //! What an operator asks and does: the queue, sites, suspensions, retries, cancellations.
 //!
 //! What a filter means is told by [`crate::meant`].
+//!
+//! Over 500 lines: every lever takes jobs out of the schedule and puts them back by the same few
+//! steps.
 
 use std::sync::Arc;
 

@@ -1,4 +1,6 @@
 //! The engine itself: what edges and embedders hold.
+//!
+//! Over 500 lines, being one type's public face: each method is a few lines over the parts.
 
 use std::sync::Arc;
 use std::time::Duration;

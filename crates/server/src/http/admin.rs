@@ -1,4 +1,7 @@
 //! The operator's view and levers: queue, sites, suspensions, and how the engine is.
+//!
+//! Over 500 lines: each route stands with the shape of its answer, which the API's document is
+//! made from.
 
 use std::sync::Arc;
 

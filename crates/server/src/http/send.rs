@@ -2,6 +2,9 @@
 //!
 //! All messages of a batch go into one commit group and are awaited together; no message costs a
 //! task of its own. Work on large bodies is done on a thread that may take its time.
+//!
+//! Over 500 lines: each route stands with the shapes of its request and answer, which the API's
+//! document is made from.
 
 use std::sync::Arc;
 
