@@ -14,8 +14,7 @@ const BATCH: u64 = 1 << 15;
 const LOW: u64 = (1 << 16) - 1;
 
 /// Recipients of one message, at most: what the low bits of a key can say.
-#[allow(dead_code)]
-pub(crate) const RECIPIENTS_MAX: usize = BATCH as usize;
+pub(crate) const RECIPIENTS_MAX: usize = BATCH as usize - 1;
 
 /// The message's slot (32 bits), a digest of its id (16), recipient or batch (16). Slots are used again:
 /// the digest tells a job that outlived its message from one of the slot's next message.

@@ -12,6 +12,8 @@ use store::{Event, Message, Slot, Status, Time};
 
 use crate::accept::AcceptError;
 use crate::core::Core;
+use crate::intake::{lost, refusal};
+use crate::meant::{is_tagged, is_to};
 use crate::submission::{Options, Submission};
 use crate::views::Filter;
 
@@ -48,7 +50,7 @@ impl Core {
         }
     }
 
-    /// Takes up what failed at `since` or later and fits the filter, each at most `times_max` times;
+    /// Takes up what failed at `since` or later and the filter means, each at most `times_max` times;
     /// says how many recipients.
     pub(crate) async fn retry_failed(
         self: &Arc<Self>,
@@ -64,16 +66,68 @@ impl Core {
             let Ok(Ok(message)) = read else { continue };
             let is_meant = message.accepted_at >= since
                 && retries(&message) <= times_max
-                && is_of(&message, filter)
-                && crate::meant::fits(&message, filter);
+                && is_of(&message, filter);
             if !is_meant {
                 continue;
             }
+            let meant = self.meant_again(&message, filter).await;
+            let (slot, message) = match meant.len() {
+                0 => continue,
+                count if count == message.envelope.recipients().len() => (slot, message),
+                _ => self.keep_apart(slot, &message, &meant).await?,
+            };
             self.take_again(&message).await?;
             self.forget_failed(slot, &message, Status::Canceled);
             recipients += message.envelope.recipients().len() as u64;
         }
         Ok(recipients)
+    }
+
+    /// Which recipients of a message that failed a filter means. Their site is where they would go now.
+    async fn meant_again(&self, message: &Message, filter: &Filter) -> Vec<usize> {
+        let mut meant = Vec::new();
+        for (index, recipient) in message.envelope.recipients().iter().enumerate() {
+            if !is_to(recipient, filter) {
+                continue;
+            }
+            let is_there = match &filter.site {
+                None => true,
+                Some(site) => {
+                    let domain = recipient.address.domain();
+                    let resolved = self.resolver.resolve(domain, &message.tenant).await;
+                    resolved.is_ok_and(|it| self.place(&it, message.id).name() == Some(site))
+                }
+            };
+            meant.extend(is_there.then_some(index));
+        }
+        meant
+    }
+
+    /// Keeps recipients that are meant apart from the others of their message; gives their part. A
+    /// crash in between may leave both, so that they can be taken up once more.
+    async fn keep_apart(
+        &self,
+        slot: Slot,
+        message: &Message,
+        meant: &[usize],
+    ) -> Result<(Slot, Arc<Message>), AcceptError> {
+        let mut others: Vec<usize> = (0..message.envelope.recipients().len()).collect();
+        others.retain(|index| meant.binary_search(index).is_err());
+        let keep = |indexes: &[usize]| {
+            let narrowed = message.envelope.narrowed(indexes);
+            let part = Arc::new(Message {
+                id: self.spool.next_id(self.clock.now()),
+                envelope: narrowed.map_or_else(|| Arc::clone(&message.envelope), Arc::new),
+                ..message.clone()
+            });
+            let kept = self.failed.append(Arc::clone(&part));
+            kept.map(|(slot, _)| (slot, part))
+        };
+        let kept = keep(&others).and_then(|_| keep(meant));
+        let kept = kept.map_err(|error| refusal(&error))?;
+        self.forget_failed(slot, message, Status::Canceled);
+        self.failed.journal().flush().await.map_err(lost)?;
+        Ok(kept)
     }
 
     async fn take_again(self: &Arc<Self>, message: &Arc<Message>) -> Result<(), AcceptError> {
@@ -146,7 +200,7 @@ fn retries(message: &Message) -> u16 {
     label.and_then(|(_, count)| count.parse().ok()).unwrap_or(0)
 }
 
-/// Whether a filter's tenant and message mean it; the message may be named as it first was.
+/// Whether a filter's tenant, message and label mean it; the message may be named as it first was.
 fn is_of(message: &Message, filter: &Filter) -> bool {
     let is_message = |id: store::MessageId| {
         let name = id.to_string();
@@ -158,6 +212,7 @@ fn is_of(message: &Message, filter: &Filter) -> bool {
         .as_ref()
         .is_none_or(|tenant| *tenant == message.tenant)
         && filter.message.is_none_or(is_message)
+        && is_tagged(message, filter)
 }
 
 #[cfg(test)]

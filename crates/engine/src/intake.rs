@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 
 use crate::accept::{AcceptError, Accepted};
 use crate::aside::aside;
+use crate::batches::RECIPIENTS_MAX;
 use crate::core::Core;
 use crate::delivery::plain;
 use crate::queue::{Waiting, with_domains};
@@ -50,10 +51,11 @@ impl Core {
             });
         }
         let recipients = submission.envelope.recipients();
-        if recipients.len() > limits.recipients_max {
+        let recipients_max = limits.recipients_max.min(RECIPIENTS_MAX);
+        if recipients.len() > recipients_max {
             return Err(AcceptError::TooManyRecipients {
                 recipients: recipients.len(),
-                recipients_max: limits.recipients_max,
+                recipients_max,
             });
         }
         let latest = self.clock.now() + limits.ahead_max;

@@ -184,18 +184,14 @@ impl Core {
     }
 }
 
-/// Whether a filter's labels and recipients mean a message.
-pub(crate) fn fits(message: &Message, filter: &Filter) -> bool {
-    let mut recipients = message.envelope.recipients().iter();
-    is_tagged(message, filter) && recipients.any(|one| is_to(one, filter))
-}
-
-fn is_tagged(message: &Message, filter: &Filter) -> bool {
+/// Whether a message has the label that a filter names.
+pub(crate) fn is_tagged(message: &Message, filter: &Filter) -> bool {
     let has_tag = |wanted: &(Box<str>, Box<str>)| message.tags.contains(wanted);
     filter.tag.as_ref().is_none_or(has_tag)
 }
 
-fn is_to(recipient: &smtp::Recipient, filter: &Filter) -> bool {
+/// Whether a recipient is one that a filter names.
+pub(crate) fn is_to(recipient: &smtp::Recipient, filter: &Filter) -> bool {
     let address = &recipient.address;
     let domain = filter.domain.as_deref();
     let whole = filter.recipient.as_deref();

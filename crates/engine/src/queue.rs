@@ -92,6 +92,11 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// What its site is called; `None` while that is not known.
+    pub(crate) fn name(&self) -> Option<&Arc<str>> {
+        self.site.as_ref().map(|(name, _)| name)
+    }
+
     /// Its id in the shard's schedule.
     pub(crate) fn site(&self, shard: &Shard, schedule: &mut Schedule) -> SiteId {
         match &self.site {
@@ -217,8 +222,8 @@ impl Core {
         let mut known: FxHashMap<String, usize> = FxHashMap::default();
         for &(recipient, domain) in recipients {
             let place = self.place_of(waiting, domain);
-            let name = match &place.site {
-                Some((name, _)) => name.to_string(),
+            let name = match place.name() {
+                Some(name) => name.to_string(),
                 None => format!("@{domain}"),
             };
             let number = *known.entry(name).or_insert(groups.len());

@@ -1,5 +1,6 @@
 //! A whole engine in front of a sink: what is accepted comes out, and every outcome is told.
 
+mod failed;
 mod notices;
 
 use std::sync::Arc;
@@ -338,37 +339,6 @@ async fn the_same_claim_twice_makes_one_message() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_bounced_is_taken_up_again_as_often_as_is_said() {
-    let rule = "at = 'rcpt', reply = '550 5.7.1 not today', times = 2, address = 'a@example.net'";
-    let bench = Bench::new(&[rule]).await;
-    let engine = bench.engine().await;
-    let mut message = submission(&["a@example.net"]);
-    message.envelope = Arc::new(Envelope::single(
-        "app@example.org".parse::<smtp::Address>().unwrap(),
-        "a@example.net".parse::<smtp::Address>().unwrap(),
-    ));
-    let accepted = engine.accept(message).await.unwrap();
-    assert_eq!(terminal(&engine, accepted.id).await, [Status::Bounced]);
-    let first = engine::views::Filter {
-        message: Some(accepted.id),
-        ..engine::views::Filter::default()
-    };
-    let since = accepted.accepted_at;
-    for expected in [1, 1] {
-        let mut again = engine.retry_failed(&first, since, 3).await.unwrap();
-        while again == 0 {
-            tokio::task::yield_now().await;
-            again = engine.retry_failed(&first, since, 3).await.unwrap();
-        }
-        assert_eq!(again, expected);
-    }
-    while !bench.delivered_to().contains(&"a@example.net".to_owned()) {
-        tokio::task::yield_now().await;
-    }
-    engine.drain(Duration::from_secs(5)).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn who_is_suppressed_while_mail_for_them_waits_gets_none_of_it() {
     let bench = Bench::new(&[]).await;
     let engine = bench.engine().await;
@@ -479,30 +449,6 @@ async fn a_key_under_which_nothing_was_accepted_is_forgotten() {
     engine.drain(Duration::from_secs(5)).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn two_who_take_failed_mail_up_at_once_take_it_up_once() {
-    let rule = "at = 'rcpt', reply = '550 5.7.1 not today'";
-    let bench = Bench::new(&[rule]).await;
-    let mut config = bench.config();
-    config.policy.notices = false;
-    let engine = Engine::open(config).await.unwrap();
-    let since = engine.now();
-    for number in 0..50 {
-        let to = format!("r{number}@example.net");
-        let accepted = engine.accept(submission(&[&to])).await.unwrap();
-        assert_eq!(terminal(&engine, accepted.id).await, [Status::Bounced]);
-    }
-    engine.suspend(&relay()).await.unwrap();
-    let all = || {
-        let engine = engine.clone();
-        let filter = engine::views::Filter::default();
-        tokio::spawn(async move { engine.retry_failed(&filter, since, 3).await.unwrap() })
-    };
-    let (one, other) = tokio::join!(all(), all());
-    assert_eq!(one.unwrap() + other.unwrap(), 50);
-    engine.drain(Duration::from_secs(5)).await;
-}
-
 /// Where this stands in a file of the mail's journal.
 fn find_in_journal(folder: &std::path::Path, text: &[u8]) -> (std::path::PathBuf, u64) {
     let mut folders = vec![folder.to_owned()];
@@ -555,5 +501,22 @@ async fn a_message_that_cannot_be_read_now_is_tried_again_later() {
     write(b"unreadable");
     engine.retry(&relay()).await.unwrap();
     assert_eq!(terminal(&engine, second.id).await, [Status::Delivered]);
+    engine.drain(Duration::from_secs(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_setting_lets_in_more_recipients_than_a_message_can_have() {
+    let bench = Bench::new(&[]).await;
+    let mut config = bench.config();
+    config.policy.limits.recipients_max = usize::MAX;
+    let engine = Engine::open(config).await.unwrap();
+    let to: Vec<String> = (0..=32_767).map(|it| format!("r{it}@x.example")).collect();
+    let to: Vec<&str> = to.iter().map(String::as_str).collect();
+    let refused = engine.accept(submission(&to)).await.unwrap_err();
+    let too_many = engine::AcceptError::TooManyRecipients {
+        recipients: 32_768,
+        recipients_max: 32_767,
+    };
+    assert_eq!(refused, too_many);
     engine.drain(Duration::from_secs(5)).await;
 }
