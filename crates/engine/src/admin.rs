@@ -12,11 +12,12 @@ use schedule::{Job, Limit, Schedule};
 use store::{Event, Message, MessageId, Slot, Status, Time};
 
 use crate::accept::AcceptError;
+use crate::aside::aside;
 use crate::batches::Key;
 use crate::core::Core;
 use crate::intake::{lost, refusal, table_refusal};
 use crate::meant::{Meant, One};
-use crate::queue::{UNRESOLVED, Waiting, with_domains};
+use crate::queue::{Place, UNRESOLVED, Waiting, with_domains};
 use crate::views::{Filter, MessageView, QueueLine, RecipientView, SiteView};
 
 /// The table's space for suspensions; keys are `site NUL name` or `tenant NUL name`.
@@ -139,19 +140,15 @@ impl Core {
 
     /// Adds what is held for a decision to the queue's lines.
     fn add_held(&self, lines: &mut Lines, meant: &Meant, filter: &Filter) {
-        if self.counters.held.get() == 0 {
-            return;
-        }
-        for slot in meant.slots(|| self.spool.slots()) {
-            let Some((message, held)) = self.held(slot, meant, filter) else {
-                continue;
-            };
+        for (_, message, held) in self.all_held(meant, filter) {
             for one in held {
                 let domain = crate::queue::domain(&message, one.recipient);
-                let site = match self.resolver.known(domain, &message.tenant) {
-                    Some(Ok(resolved)) => Arc::clone(&resolved.site),
-                    _ => UNRESOLVED.into(),
+                let place = match self.resolver.known(domain, &message.tenant) {
+                    Some(Ok(resolved)) => Some(self.place(&resolved, message.id)),
+                    _ => None,
                 };
+                let name = place.as_ref().and_then(Place::name);
+                let site = name.map_or_else(|| UNRESOLVED.into(), Arc::clone);
                 if filter.site.as_ref().is_none_or(|wanted| *wanted == site) {
                     line(lines, &site, &message.tenant).held += 1;
                 }
@@ -237,7 +234,8 @@ impl Core {
 
     /// Makes what waits due now, held recipients too; says how many recipients.
     pub(crate) async fn retry_now(self: &Arc<Self>, filter: &Filter) -> Result<u64, AcceptError> {
-        let meant = self.meant_apart(filter);
+        // It may have to look at all that waits.
+        let meant = aside(|| self.meant_apart(filter));
         let mut recipients = 0;
         for shard in 0..self.shards.len() {
             self.turn(shard, |jobs, now| {
@@ -273,14 +271,11 @@ impl Core {
         filter: &Filter,
     ) -> Result<u64, AcceptError> {
         let mut released = 0;
-        if self.counters.held.get() == 0 || filter.site.is_some() {
+        if filter.site.is_some() {
             return Ok(0);
         }
         let now = self.clock.now();
-        for slot in meant.slots(|| self.spool.slots()) {
-            let Some((message, held)) = self.held(slot, meant, filter) else {
-                continue;
-            };
+        for (slot, message, held) in self.all_held(meant, filter) {
             let attempts = held[0].attempts;
             let indexes: Vec<u32> = held.iter().map(|one| one.recipient).collect();
             let Ok(commit) = self.spool.reschedule(slot, &indexes, now) else {
@@ -326,19 +321,32 @@ impl Core {
     }
 
     fn cancel_held(self: &Arc<Self>, meant: &Meant, filter: &Filter) -> u64 {
-        if self.counters.held.get() == 0 || filter.site.is_some() {
+        if filter.site.is_some() {
             return 0;
         }
         let mut canceled = 0;
-        for slot in meant.slots(|| self.spool.slots()) {
-            let Some((_, held)) = self.held(slot, meant, filter) else {
-                continue;
-            };
+        for (slot, _, held) in self.all_held(meant, filter) {
             let held: Vec<u32> = held.iter().map(|one| one.recipient).collect();
             self.counters.held.sub(held.len() as u64);
             canceled += self.cancel_recipients(slot, &held);
         }
         canceled
+    }
+
+    /// Every message with recipients that are held and meant.
+    fn all_held(
+        &self,
+        meant: &Meant,
+        filter: &Filter,
+    ) -> impl Iterator<Item = (Slot, Arc<Message>, Vec<store::Pending>)> {
+        let slots = match self.counters.held.get() {
+            0 => Vec::new(),
+            _ => meant.slots(|| self.spool.slots()),
+        };
+        slots.into_iter().filter_map(move |slot| {
+            let (message, held) = self.held(slot, meant, filter)?;
+            Some((slot, message, held))
+        })
     }
 
     /// The recipients of a message that are held and meant; `None` if there are none.

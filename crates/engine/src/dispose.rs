@@ -266,7 +266,7 @@ pub fn said(result: &Result<Accepted, Failure>) -> Said {
         Cause::Reply(reply) => said_by(reply),
         cause => Said {
             code: 0,
-            enhanced: own_status(failure.stage, failure.kind, cause),
+            enhanced: own_status(failure.stage, cause),
             text: shortened(&own_words(failure.stage, failure.kind, cause)),
         },
     }
@@ -285,7 +285,7 @@ fn shortened(text: &str) -> Box<str> {
 }
 
 /// The enhanced status code for what no server said (RFC 3463 §3, RFC 6531 §3.7, RFC 7504).
-fn own_status(stage: Stage, kind: Kind, cause: &Cause) -> Option<EnhancedStatus> {
+fn own_status(stage: Stage, cause: &Cause) -> Option<EnhancedStatus> {
     let (class, subject, detail) = match (cause, stage) {
         (Cause::Unsupported(BeginError::No8BitMime), _) => (5, 6, 3),
         (Cause::Unsupported(BeginError::NoSmtpUtf8), _) => (5, 6, 7),
@@ -298,7 +298,6 @@ fn own_status(stage: Stage, kind: Kind, cause: &Cause) -> Option<EnhancedStatus>
         (Cause::Dns(_), _) => (4, 4, 3),
         (_, Stage::Connect) => (4, 4, 1),
         (Cause::Protocol(_), _) => (4, 5, 0),
-        _ if kind == Kind::Unknown => (4, 4, 2),
         _ => (4, 4, 2),
     };
     EnhancedStatus::new(class, subject, detail)

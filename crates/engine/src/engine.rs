@@ -11,6 +11,7 @@ use smtp::Address;
 use store::{MessageId, Store, StoreOptions, Time, Workers};
 
 use crate::accept::{AcceptError, Accepted, Pending};
+use crate::aside::aside;
 use crate::asked::durable;
 use crate::clock::Clock;
 use crate::config::{Config, Policy};
@@ -344,7 +345,8 @@ impl Engine {
     /// # Errors
     /// As for `suspend`.
     pub async fn cancel(&self, filter: &Filter) -> Result<u64, AcceptError> {
-        let canceled = self.core.cancel(filter);
+        // It may have to look at all that waits.
+        let canceled = aside(|| self.core.cancel(filter));
         if canceled > 0 {
             self.flush().await?;
         }

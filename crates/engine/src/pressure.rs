@@ -11,7 +11,6 @@
 //! Delivery frees memory and disk, so these never narrow it to nothing: the factor stops at
 //! [`FACTOR_MIN`]. Pure: samples in, verdict out.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 /// Windows are never narrowed below this share.
@@ -209,9 +208,7 @@ fn share(used: u64, limit: Option<u64>) -> f64 {
 }
 
 fn mib(bytes: u64) -> String {
-    let mut text = String::new();
-    let _ = write!(text, "{} MiB", bytes >> 20);
-    text
+    format!("{} MiB", bytes >> 20)
 }
 
 #[cfg(test)]
