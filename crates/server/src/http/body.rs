@@ -122,18 +122,10 @@ pub(crate) fn json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Problem
     match serde_path_to_error::deserialize::<_, T>(&mut again) {
         Ok(value) => Ok(value),
         Err(error) => {
-            let path = error.path().to_string();
-            let problem = Problem::new(
-                Kind::Validation,
-                match path.as_str() {
-                    "." => format!("{}.", plain(error.inner())),
-                    path => format!("Invalid `{path}` field: {}.", plain(error.inner())),
-                },
-            );
-            Err(if path == "." {
-                problem
-            } else {
-                problem.at(path)
+            let what = plain(error.inner());
+            Err(match error.path().to_string() {
+                path if path == "." => Problem::new(Kind::Validation, format!("{what}.")),
+                path => Problem::invalid(path, what),
             })
         }
     }

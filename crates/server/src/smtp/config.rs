@@ -111,7 +111,7 @@ pub struct Limits {
     /// Silence between commands, or within content; 5 minutes (RFC 5321 §4.5.3.2.7). Then 421
     /// 4.4.2.
     pub idle: Duration,
-    /// Within this a stranger must have authenticated; 1 minute. Then 421 4.7.0.
+    /// Within this a stranger must have authenticated; 1 minute. Then 421 4.4.2.
     pub login: Duration,
     /// Time for any content, however small; 2 minutes. Then 421 4.4.2.
     pub content: Duration,

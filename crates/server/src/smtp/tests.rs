@@ -307,7 +307,7 @@ async fn a_client_that_only_writes_and_closes_gets_all_its_replies() {
 }
 
 #[tokio::test]
-async fn who_owes_nothing_more_is_read_from_only_up_to_a_bound() {
+async fn who_is_owed_many_replies_is_not_read_from() {
     let mut settings = settings();
     settings.limits.owed_max = 2;
     let (edge, fake, _) = open_with(settings, Rules::loopback_only());
