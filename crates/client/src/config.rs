@@ -8,6 +8,7 @@ use flow::retry::RetryPolicy;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use smtp::ClientName;
 
+use crate::budget::Budget;
 use crate::network::Network;
 use crate::relay::Relay;
 use crate::tls::TlsContext;
@@ -187,6 +188,7 @@ pub struct PoolBuilder {
     pub(crate) tls_context: Option<TlsContext>,
     pub(crate) local_ip: Option<std::net::IpAddr>,
     pub(crate) network: Option<Arc<dyn Network>>,
+    pub(crate) budget: Option<Budget>,
 }
 
 impl PoolBuilder {
@@ -210,6 +212,7 @@ impl PoolBuilder {
             tls_context: None,
             local_ip: None,
             network: None,
+            budget: None,
         }
     }
 
@@ -363,6 +366,13 @@ impl PoolBuilder {
     #[must_use]
     pub fn local_ip(mut self, ip: std::net::IpAddr) -> Self {
         self.local_ip = Some(ip);
+        self
+    }
+
+    /// Shares its connections' number with the other pools that have this budget.
+    #[must_use]
+    pub fn budget(mut self, budget: Budget) -> Self {
+        self.budget = Some(budget);
         self
     }
 

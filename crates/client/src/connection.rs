@@ -17,6 +17,7 @@ use smtp::client::{BeginError, End, Mode, Session, Settled, TransactionStage};
 use tokio::io::ReadBuf;
 use tokio::time::Sleep;
 
+use crate::budget;
 use crate::config::Timeouts;
 use crate::dial::{Dialed, io_cause};
 use crate::dispatch::Take;
@@ -186,6 +187,7 @@ impl Connection {
         let age = now.saturating_sub(self.opened_at);
         self.is_retiring |= self.messages >= self.messages_max
             || age > self.shared.config.age_max
+            || age > budget::TURN && self.shared.is_wanted_elsewhere()
             || self.session.is_closing();
         while !self.is_retiring {
             let taken = {
@@ -200,6 +202,9 @@ impl Connection {
                 dispatch.take(self.slot, self.is_active, may_begin, now, cx.waker())
             };
             match taken {
+                Take::Nothing if !self.is_active && self.shared.is_wanted_elsewhere() => {
+                    self.is_retiring = true;
+                }
                 Take::Nothing | Take::Full { is_left: false } => return,
                 Take::Full { is_left: true } => {
                     let shared = &self.shared;

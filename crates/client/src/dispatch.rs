@@ -173,6 +173,16 @@ impl Dispatch {
         self.adaptive.as_ref().map_or(self.cap, Gradient2::limit)
     }
 
+    /// Connections that may be open.
+    pub(crate) fn cap(&self) -> usize {
+        self.cap
+    }
+
+    /// The waker of a connection without work.
+    pub(crate) fn wake_idle(&mut self) -> Option<Waker> {
+        self.pop(Standing::Idle).map(|(_, waker)| waker)
+    }
+
     pub(crate) fn stats(&self) -> PoolStats {
         let is_idle = |slot: &&Slot| slot.standing == Standing::Idle;
         PoolStats {

@@ -22,6 +22,7 @@
 //! # Ok(()) }
 //! ```
 
+mod budget;
 mod config;
 mod connection;
 mod cpu;
@@ -40,6 +41,7 @@ mod shared;
 mod stream;
 mod tls;
 
+pub use budget::Budget;
 pub use config::{BuildError, Concurrency, PoolBuilder, Timeouts, Wire};
 pub use failure::{Cause, Failure, Kind, Scope, Stage};
 pub use network::{Link, Network};

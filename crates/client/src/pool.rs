@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use flow::rate::Gcra;
@@ -169,7 +169,11 @@ impl PoolBuilder {
             tick: self.timeouts.shortest().min(self.idle_max).min(QUIT_MAX),
             timeouts: self.timeouts,
         };
-        let shared = Arc::new(Shared::new(config, dialer, endpoints, dispatch, retry_rng));
+        let budget = self.budget;
+        let shared = Arc::new_cyclic(|pool| {
+            let member = budget.map(|budget| budget.join(Weak::clone(pool)));
+            Shared::new(config, dialer, endpoints, dispatch, retry_rng, member)
+        });
         Ok(Pool {
             handle: Arc::new(Handle { shared }),
         })

@@ -11,6 +11,7 @@ use flow::rng::Rng;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::budget::{Member, Permit};
 use crate::config::Wire;
 use crate::connection::{self, Connection, Remains};
 use crate::cpu::CpuMeter;
@@ -41,6 +42,8 @@ pub(crate) struct Shared {
     /// Lowered by servers that announce less.
     pub(crate) recipients_max: AtomicUsize,
     pub(crate) retry: Mutex<RetryState>,
+    /// Where other pools have a say in how many connections there are.
+    budget: Option<Member>,
 }
 
 pub(crate) struct RetryState {
@@ -69,6 +72,7 @@ impl Shared {
         endpoints: Endpoints,
         dispatch: Dispatch,
         rng: Rng,
+        budget: Option<Member>,
     ) -> Self {
         Self {
             is_adaptive: dispatch.is_adaptive(),
@@ -85,6 +89,7 @@ impl Shared {
                 rng,
                 budget: RetryBudget::default(),
             }),
+            budget,
         }
     }
 
@@ -201,6 +206,17 @@ impl Shared {
         self.closing.notify_waiters();
     }
 
+    /// Whether another pool waits for what one of our connections takes up.
+    pub(crate) fn is_wanted_elsewhere(&self) -> bool {
+        self.budget.as_ref().is_some_and(Member::is_wanted)
+    }
+
+    /// Lets a connection without work look whether it is wanted elsewhere.
+    pub(crate) fn wake_idle(&self) {
+        let idle = self.dispatch().wake_idle();
+        idle.into_iter().for_each(std::task::Waker::wake);
+    }
+
     async fn until_closing(&self) {
         let closing = self.closing.notified();
         tokio::pin!(closing);
@@ -287,11 +303,11 @@ async fn connect_and_run(mut guard: SlotGuard) {
     // Boxed, so that an open connection does not hold the room that dialing took.
     let dialed = tokio::select! {
         biased;
-        dialed = Box::pin(shared.dial()) => dialed,
+        dialed = Box::pin(shared.dial_in_budget()) => dialed,
         () = shared.until_closing() => Err(pool_closed()),
     };
     let now = shared.now();
-    let (endpoint, dialed) = match dialed {
+    let (permit, endpoint, dialed) = match dialed {
         Ok(dialed) => dialed,
         Err(failure) => {
             guard.state = SlotState::Ended;
@@ -309,6 +325,8 @@ async fn connect_and_run(mut guard: SlotGuard) {
     });
     let connection = Connection::new(Arc::clone(&shared), slot, endpoint, dialed);
     let remains = Box::new(connection).run().await;
+    // Before the slot: who takes that finds the permit there.
+    drop(permit);
     guard.state = SlotState::Ended;
     let Remains {
         returned,
@@ -326,6 +344,18 @@ async fn connect_and_run(mut guard: SlotGuard) {
 }
 
 impl Shared {
+    async fn dial_in_budget(&self) -> Result<(Option<Permit>, usize, Dialed), Failure> {
+        let permit = match &self.budget {
+            Some(budget) => {
+                let cap = self.dispatch().cap();
+                Some(budget.permit(cap).await)
+            }
+            None => None,
+        };
+        let (endpoint, dialed) = self.dial().await?;
+        Ok((permit, endpoint, dialed))
+    }
+
     /// Dials the endpoints in order of preference until one answers, those that have failed lately
     /// after all others; gives the last failure. Who waits for this connection hears of a failure
     /// before his deadline: no further endpoint is tried in the second half of that time.

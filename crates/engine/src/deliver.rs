@@ -1,8 +1,10 @@
 //! Attempts: one message's recipients at one site, over the connections kept for it.
 //!
-//! A pool serves all sites of one shape: the same hosts in the same order, by the same route, from the
-//! same egress source. Pools are made when they are needed and forgotten when they are not. Nothing
-//! here is spawned or cloned for a message; the pool's connections do the work.
+//! A pool serves what has one shape: the same hosts in the same order, by the same route, from the
+//! same egress source. A site may have several, as where the address of one of its hosts is not known
+//! for a while; they share the number of its connections. Pools are made when they are needed and
+//! forgotten when they are not. Nothing here is spawned or cloned for a message; the pool's connections
+//! do the work.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,8 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use client::{
-    BuildError, Cause, Concurrency, Failure, Kind, Network, Pool, PoolStats, Relay, Report, Scope,
-    Stage, Timings, TlsContext,
+    Budget, BuildError, Cause, Concurrency, Failure, Kind, Network, Pool, PoolStats, Relay, Report,
+    Scope, Stage, Timings, TlsContext,
 };
 use futures_util::future::join_all;
 use rustc_hash::FxHashMap;
@@ -29,7 +31,7 @@ const WAIT_MAX: Duration = Duration::from_secs(330);
 
 /// Makes attempts. Shared by all who deliver.
 pub struct Deliverer {
-    pools: Mutex<FxHashMap<Key, Arc<Entry>>>,
+    sites: Mutex<FxHashMap<Key, Site>>,
     tls: TlsContext,
     /// `None`: TCP.
     network: Option<Arc<dyn Network>>,
@@ -37,13 +39,19 @@ pub struct Deliverer {
     start: Instant,
 }
 
-/// A shape, and the egress source's name.
-type Key = (u64, Arc<str>);
+/// A site, and the egress source's name.
+type Key = (Arc<str>, Arc<str>);
+
+/// Connections to one site from one egress source.
+#[derive(Default)]
+struct Site {
+    budget: Budget,
+    pools: Vec<Arc<Entry>>,
+}
 
 struct Entry {
+    shape: u64,
     pool: Pool,
-    site: Arc<str>,
-    source: Arc<str>,
     /// Milliseconds since the start: when it was last used, and of when its addresses are.
     used_ms: AtomicU64,
     addresses_ms: AtomicU64,
@@ -83,9 +91,9 @@ pub struct PoolView {
 
 impl fmt::Debug for Deliverer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let pools = self.pools().len();
+        let sites = self.sites().len();
         f.debug_struct("Deliverer")
-            .field("pools", &pools)
+            .field("sites", &sites)
             .finish_non_exhaustive()
     }
 }
@@ -98,7 +106,7 @@ impl Deliverer {
     #[must_use]
     pub fn new(tls: TlsContext, network: Option<Arc<dyn Network>>, seed: u64) -> Self {
         Self {
-            pools: Mutex::default(),
+            sites: Mutex::default(),
             tls,
             network,
             seed,
@@ -134,35 +142,43 @@ impl Deliverer {
     pub fn tidy(&self, idle_max: Duration) {
         let now_ms = self.ms(Instant::now());
         let idle_ms = idle_max.as_millis() as u64;
-        self.pools().retain(|_, entry| {
+        let is_used = |entry: &Arc<Entry>| {
             let used_ms = entry.used_ms.load(Ordering::Relaxed);
             Arc::strong_count(entry) > 1 || now_ms < used_ms + idle_ms
+        };
+        self.sites().retain(|_, site| {
+            site.pools.retain(is_used);
+            !site.pools.is_empty() || site.budget.connections() > 0
         });
     }
 
     /// All pools there are.
     #[must_use]
     pub fn views(&self) -> Vec<PoolView> {
-        let view = |entry: &Arc<Entry>| PoolView {
-            site: Arc::clone(&entry.site),
-            source: Arc::clone(&entry.source),
-            stats: entry.pool.stats(),
-        };
-        self.pools().values().map(view).collect()
+        let mut views = Vec::new();
+        for ((site, source), pools) in &*self.sites() {
+            views.extend(pools.pools.iter().map(|entry| PoolView {
+                site: Arc::clone(site),
+                source: Arc::clone(source),
+                stats: entry.pool.stats(),
+            }));
+        }
+        views
     }
 
     /// Lets what is on the wire finish and closes all connections.
     pub async fn close(&self) {
         let pools: Vec<Pool> = self
-            .pools()
+            .sites()
             .drain()
-            .map(|(_, entry)| entry.pool.clone())
+            .flat_map(|(_, site)| site.pools)
+            .map(|entry| entry.pool.clone())
             .collect();
         join_all(pools.iter().map(Pool::close)).await;
     }
 
-    fn pools(&self) -> MutexGuard<'_, FxHashMap<Key, Arc<Entry>>> {
-        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
+    fn sites(&self) -> MutexGuard<'_, FxHashMap<Key, Site>> {
+        self.sites.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn ms(&self, at: Instant) -> u64 {
@@ -170,11 +186,13 @@ impl Deliverer {
     }
 
     fn entry(&self, resolved: &Resolved, source: &Source) -> Result<Arc<Entry>, BuildError> {
-        let key = (resolved.shape, Arc::clone(&source.name));
+        let key = (Arc::clone(&resolved.site), Arc::clone(&source.name));
         let now_ms = self.ms(Instant::now());
         let found_ms = self.ms(resolved.found_at);
-        let mut pools = self.pools();
-        if let Some(entry) = pools.get(&key) {
+        let mut sites = self.sites();
+        let site = sites.entry(key).or_default();
+        let is_it = |entry: &&Arc<Entry>| entry.shape == resolved.shape;
+        if let Some(entry) = site.pools.iter().find(is_it) {
             entry.used_ms.store(now_ms, Ordering::Relaxed);
             if entry.addresses_ms.fetch_max(found_ms, Ordering::Relaxed) < found_ms {
                 entry.move_to(resolved);
@@ -182,17 +200,21 @@ impl Deliverer {
             return Ok(Arc::clone(entry));
         }
         let entry = Arc::new(Entry {
-            pool: self.pool(resolved, source)?,
-            site: Arc::clone(&resolved.site),
-            source: Arc::clone(&source.name),
+            shape: resolved.shape,
+            pool: self.pool(resolved, source, site.budget.clone())?,
             used_ms: AtomicU64::new(now_ms),
             addresses_ms: AtomicU64::new(found_ms),
         });
-        pools.insert(key, Arc::clone(&entry));
+        site.pools.push(Arc::clone(&entry));
         Ok(entry)
     }
 
-    fn pool(&self, resolved: &Resolved, source: &Source) -> Result<Pool, BuildError> {
+    fn pool(
+        &self,
+        resolved: &Resolved,
+        source: &Source,
+        budget: Budget,
+    ) -> Result<Pool, BuildError> {
         let route = &resolved.route;
         let relays = match &route.via {
             Via::Smarthosts(relays) => relays.clone(),
@@ -217,6 +239,7 @@ impl Deliverer {
             builder = builder.allow_plaintext_auth();
         }
         builder
+            .budget(budget)
             .wire(route.wire)
             .concurrency(Concurrency::Fixed(route.connections_max))
             .messages_per_connection(route.messages_per_connection)

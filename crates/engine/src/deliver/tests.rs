@@ -251,6 +251,40 @@ async fn connections_of_a_site_are_capped() {
 }
 
 #[tokio::test]
+async fn pools_of_one_site_share_its_connections() {
+    let sink = start(Sink::builder().rtt(Duration::from_millis(1))).await;
+    let zone = "
+        a.example MX 10 mx1.example.net
+        a.example MX 20 mx2.example.net
+        b.example MX 20 mx1.example.net
+        b.example MX 10 mx2.example.net
+        mx1.example.net A 127.0.0.1
+        mx2.example.net A 127.0.0.1";
+    let mut route = mx_route(sink.addr().port());
+    route.connections_max = 1;
+    let resolver = resolver(route, Arc::new(Zone::new(Duration::ZERO, zone)));
+    let a = resolver.resolve("a.example", "t").await.unwrap();
+    let b = resolver.resolve("b.example", "t").await.unwrap();
+    assert_eq!(a.site, b.site);
+    let deliverer = deliverer();
+    for resolved in [&a, &b, &a, &b] {
+        let delivery = deliver(&deliverer, resolved, &["someone@example.net"]).await;
+        assert_eq!(dispositions(&delivery), [Disposition::Delivered]);
+        let pools = deliverer.views();
+        let open = pools.iter().map(|pool| pool.stats.connections_open);
+        assert_eq!(open.sum::<usize>(), 1, "{pools:?}");
+    }
+    let many = (0..40).map(|number| {
+        let resolved = if number % 2 == 0 { &a } else { &b };
+        deliver(&deliverer, resolved, &["someone@example.net"])
+    });
+    let deliveries = join_all(many).await;
+    let is_delivered = |delivery: &Delivery| dispositions(delivery) == [Disposition::Delivered];
+    assert!(deliveries.iter().all(is_delivered));
+    assert_eq!(sink.report().messages_per_connection_max, 21, "a turn each");
+}
+
+#[tokio::test]
 async fn one_connection_too_many_costs_no_attempt() {
     let sink = start(Sink::builder().connections_max(0)).await;
     let resolved = resolved(smarthosts(vec![relay(&sink)])).await;

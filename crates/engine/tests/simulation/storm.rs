@@ -138,10 +138,6 @@ impl Storm {
             let ip: IpAddr = ip.parse().unwrap();
             let latency = rng.duration_up_to(Duration::from_millis(120));
             let cap = self.plan.routes[usize::from(site > 0)].connections_max;
-            // While the address of one host is not known, the site's hosts are another set, with a pool
-            // of its own; the one before is idle by then, or ends what it has begun.
-            let is_ambiguous = site == 1 && self.plan.dns_fails > 0.0;
-            let cap = if is_ambiguous { 2 * cap } else { cap };
             let accepted = self.net.listen(ip, site, cap, latency);
             let mut config = ServerConfig::new("mx.example.net".parse().unwrap());
             config.offers.pipelining = rng.chance(0.8);
