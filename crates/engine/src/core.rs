@@ -183,11 +183,11 @@ impl Core {
 
     /// Takes what a new policy says of tenants.
     pub(crate) fn set_tenants(&self) {
-        let mut tenants = self.tenants();
+        let (mut tenants, now) = (self.tenants(), self.clock.now());
         let policy = self.policy.load();
         let Tenants { ids, admission } = &mut *tenants;
         for (name, id) in ids {
-            admission.set(*id, policy.tenant(name).quota.clone());
+            admission.set(*id, policy.tenant(name).quota.clone(), now);
         }
     }
 
@@ -198,7 +198,7 @@ impl Core {
         let id = TenantId(tenants.ids.len() as u32);
         tenants.ids.insert(name.into(), id);
         let quota = self.policy.load().tenant(name).quota.clone();
-        tenants.admission.set(id, quota);
+        tenants.admission.set(id, quota, self.clock.now());
         id
     }
 

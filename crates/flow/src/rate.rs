@@ -256,6 +256,49 @@ impl Gcra {
         }
     }
 
+    /// Goes on at another limit, with no burst saved up: the next event is one interval of it after the last.
+    /// The same limit changes nothing.
+    ///
+    /// * `burst`: as in [`Gcra::with_burst`].
+    pub fn set_limit(&mut self, limit: RateLimit, burst: u64, now: Time) {
+        let next = Self::with_burst(limit, burst);
+        if next.is_same_limit(self) {
+            return;
+        }
+        // Of a burst, as if it had ended just now.
+        let last = self.tat.minus(self.interval, self.count).rounded_up();
+        let last = Exact {
+            ns: last.min(nanos(now)),
+            part: 0,
+        };
+        let was_used = self.tat.ns > 0;
+        *self = next;
+        if was_used {
+            self.tat = last.plus(self.interval, self.count);
+            self.tat = self.tat.plus(self.tolerance, self.count);
+        }
+    }
+
+    fn is_same_limit(&self, other: &Self) -> bool {
+        let of = |it: &Self| {
+            let (interval, tolerance) = (it.interval, it.tolerance);
+            (
+                it.count,
+                interval.ns,
+                interval.part,
+                tolerance.ns,
+                tolerance.part,
+            )
+        };
+        of(self) == of(other)
+    }
+
+    /// Whether nothing that happened before matters any more: as good as new.
+    #[must_use]
+    pub fn is_rested(&self, now: Time) -> bool {
+        self.tat.rounded_up() <= nanos(now)
+    }
+
     /// Books the next slot for an event that will certainly happen.
     ///
     /// * returns: when it may happen: `now`, or later. Slots are handed out in order; a booked one cannot be given back,

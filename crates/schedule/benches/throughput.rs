@@ -173,7 +173,7 @@ fn admission() {
             stock_max: Some(u64::MAX),
             is_suspended: false,
         };
-        admission.set(TenantId(index), quota);
+        admission.set(TenantId(index), quota, T0);
     }
     let (mut rng, mut now, mut passed) = (Rng::new(1), T0, 0_u64);
     let tenants: Vec<_> = (0..4096)

@@ -4,6 +4,7 @@ use flow::Time;
 use flow::rate::{Gcra, RateLimit};
 
 use crate::job::TenantId;
+use crate::site::next_rate;
 
 /// What a tenant may hand in.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -52,7 +53,7 @@ pub struct Admission {
     doors: Vec<Option<Door>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Door {
     quota: Quota,
     rate: Option<Gcra>,
@@ -72,30 +73,14 @@ impl Admission {
     }
 
     /// Sets what a tenant may; what it has used stays.
-    pub fn set(&mut self, tenant: TenantId, quota: Quota) {
+    pub fn set(&mut self, tenant: TenantId, quota: Quota, now: Time) {
         let index = tenant.0 as usize;
         if index >= self.doors.len() {
             self.doors.resize_with(index + 1, || None);
         }
-        let rate = quota
-            .rate
-            .map(|rate| Gcra::with_burst(rate, quota.burst.into()));
-        let place = &mut self.doors[index];
-        match place {
-            Some(door) if door.quota.rate == quota.rate && door.quota.burst == quota.burst => {
-                door.quota = quota;
-            }
-            Some(door) => (door.quota, door.rate) = (quota, rate),
-            None => {
-                *place = Some(Door {
-                    quota,
-                    rate,
-                    day: 0,
-                    today: 0,
-                    stock: 0,
-                });
-            }
-        }
+        let door = self.doors[index].get_or_insert_default();
+        door.rate = next_rate(door.rate.take(), quota.rate, quota.burst, now);
+        door.quota = quota;
     }
 
     /// Lets a message for so many recipients in, and counts it.
@@ -159,7 +144,7 @@ mod tests {
 
     fn with(quota: Quota) -> Admission {
         let mut admission = Admission::new();
-        admission.set(WHO, quota);
+        admission.set(WHO, quota, T0);
         admission
     }
 
@@ -200,7 +185,7 @@ mod tests {
         };
         let mut admission = with(quota(10));
         assert_eq!(admission.check(WHO, 10, T0), Ok(()));
-        admission.set(WHO, quota(15));
+        admission.set(WHO, quota(15), T0);
         assert!(admission.check(WHO, 6, T0).is_err());
         assert_eq!(admission.check(WHO, 5, T0), Ok(()));
     }

@@ -16,7 +16,7 @@ use crate::job::{Feedback, Handle, Job, PRIORITIES, PutBack, Retry, SiteId, Tena
 use crate::learned::Learned;
 use crate::policy::{Config, SitePolicy, TenantPolicy};
 use crate::poll::Rings;
-use crate::site::{Site, UNLINKED};
+use crate::site::{Site, UNLINKED, next_rate};
 use crate::slab::{Kind, NIL, Node, Slab, nanos};
 use crate::tenant::{Held, Tenant};
 use crate::wheel::Wheel;
@@ -114,7 +114,9 @@ impl Schedule {
             let site = &mut self.sites[index as usize];
             site.touched_s = touched_s;
             if site.policy != number {
-                site.set_policy(number, policy);
+                site.set_policy(number, policy, self.now);
+                // It may allow more.
+                self.activate(index);
             }
             return SiteId(index);
         }
@@ -150,7 +152,7 @@ impl Schedule {
     /// The tenant of that name, made if it is new; gets this policy.
     pub fn tenant(&mut self, name: &str, policy: &TenantPolicy) -> TenantId {
         if let Some(&index) = self.tenant_names.get(name) {
-            self.with_tenant(index, |tenant, _| tenant.set_policy(policy.clone()));
+            self.with_tenant(index, |tenant, now| tenant.set_policy(policy.clone(), now));
             self.wake_tenant(index);
             return TenantId(index);
         }
@@ -160,6 +162,12 @@ impl Schedule {
         let index = self.tenants.len() as u32 - 1;
         self.tenant_names.insert(name, index);
         TenantId(index)
+    }
+
+    /// Takes other settings; what is in flight, and what left, counts against them.
+    pub fn configure(&mut self, config: Config) {
+        self.rate = next_rate(self.rate.take(), config.rate, 1, self.now);
+        self.config = config;
     }
 
     /// Takes a job in: into the retry wheel until it is due, or at once into its site's queue.
@@ -376,7 +384,7 @@ impl Schedule {
         let mut forgotten = 0;
         for index in 0..self.sites.len() as u32 {
             let site = &self.sites[index as usize];
-            if site.is_free() || !site.is_idle() || site.touched_s > before_s {
+            if site.is_free() || !site.is_idle(self.now) || site.touched_s > before_s {
                 continue;
             }
             self.deactivate(index);

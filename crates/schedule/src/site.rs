@@ -11,7 +11,7 @@ use flow::breaker::{Breaker, State};
 use flow::budget::RetryBudget;
 use flow::gradient::Gradient2;
 use flow::pace::Pace;
-use flow::rate::Gcra;
+use flow::rate::{Gcra, RateLimit};
 use flow::rng::Rng;
 use flow::window::{Window, WindowLimits};
 
@@ -129,20 +129,19 @@ impl Site {
             pace: None,
             extra: None,
         };
-        site.set_policy(index, policy);
+        site.set_policy(index, policy, Time::ZERO);
         site
     }
 
-    /// Another policy; what was learned stays.
-    pub(crate) fn set_policy(&mut self, index: u32, policy: &SitePolicy) {
+    /// Another policy; what was learned stays, and what left counts against the rate.
+    pub(crate) fn set_policy(&mut self, index: u32, policy: &SitePolicy, now: Time) {
         self.policy = index;
         let gradient = match policy.window {
             WindowPolicy::Latency { min, max } => Some(Gradient2::new(min.into(), max.into())),
             WindowPolicy::Refusals(_) => None,
         };
-        let rate = policy
-            .rate
-            .map(|rate| Gcra::with_burst(rate, policy.burst.into()));
+        let rate = self.extra.as_mut().and_then(|extra| extra.rate.take());
+        let rate = next_rate(rate, policy.rate, policy.burst, now);
         if gradient.is_some() || rate.is_some() || self.extra.is_some() {
             let extra = self.extra.get_or_insert_default();
             (extra.gradient, extra.rate) = (gradient, rate);
@@ -154,9 +153,12 @@ impl Site {
         }
     }
 
-    /// Whether it may be forgotten.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.inflight == 0 && self.ready == 0 && self.waiting == 0 && !self.is_suspended
+    /// Whether it may be forgotten: not while what left holds its rate back.
+    pub(crate) fn is_idle(&self, now: Time) -> bool {
+        let rate = self.extra.as_ref().and_then(|extra| extra.rate.as_ref());
+        let is_rested = rate.is_none_or(|rate| rate.is_rested(now));
+        let has_none = self.inflight == 0 && self.ready == 0 && self.waiting == 0;
+        has_none && !self.is_suspended && is_rested
     }
 
     /// Makes its place free for another.
@@ -352,6 +354,21 @@ impl Site {
         let extra = self.extra.get_or_insert_default();
         extra.budget.get_or_insert_with(new).withdraw(now)
     }
+}
+
+/// A rate that may be another now; it goes on from where it was.
+pub(crate) fn next_rate(
+    rate: Option<Gcra>,
+    limit: Option<RateLimit>,
+    burst: u32,
+    now: Time,
+) -> Option<Gcra> {
+    let limit = limit?;
+    let Some(mut rate) = rate else {
+        return Some(Gcra::with_burst(limit, burst.into()));
+    };
+    rate.set_limit(limit, burst.into(), now);
+    Some(rate)
 }
 
 pub(crate) fn window_limits(policy: &SitePolicy) -> WindowLimits {

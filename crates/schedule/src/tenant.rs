@@ -8,6 +8,7 @@ use flow::rate::Gcra;
 use crate::flows::Ring;
 use crate::job::PRIORITIES;
 use crate::policy::TenantPolicy;
+use crate::site::next_rate;
 use crate::slab::NIL;
 
 #[derive(Debug)]
@@ -46,16 +47,16 @@ impl Tenant {
             parked: [Ring::EMPTY; PRIORITIES],
             timer: NIL,
         };
-        tenant.set_policy(policy);
+        tenant.set_policy(policy, Time::ZERO);
         tenant
     }
 
-    pub(crate) fn set_policy(&mut self, policy: TenantPolicy) {
+    /// Another policy; what left counts against the rate.
+    pub(crate) fn set_policy(&mut self, policy: TenantPolicy, now: Time) {
         if policy == self.policy {
             return;
         }
-        let gcra = |rate| Gcra::with_burst(rate, policy.burst.into());
-        self.rate = policy.rate.map(gcra);
+        self.rate = next_rate(self.rate.take(), policy.rate, policy.burst, now);
         self.policy = policy;
     }
 

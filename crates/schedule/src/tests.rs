@@ -521,6 +521,89 @@ fn a_site_that_has_jobs_is_not_forgotten() {
     assert_eq!(world.schedule.find_site("a.example"), None);
 }
 
+/// A site that may have two messages an hour, and a tenant with four for it.
+fn two_an_hour(world: &mut World) -> (SiteId, SitePolicy) {
+    let rate = "2/h".parse().ok();
+    let policy = SitePolicy {
+        rate,
+        ..SitePolicy::refusals(10, 10)
+    };
+    let (site, tenant) = (
+        world.schedule.site("a.example", &policy),
+        world.tenant("t"),
+    );
+    (0..4).for_each(|key| {
+        world.insert(key, site, tenant);
+    });
+    assert_eq!(world.poll(), [0]);
+    world.settle_all(OK);
+    (site, policy)
+}
+
+#[test]
+fn a_site_whose_rate_holds_it_back_is_not_forgotten() {
+    let mut world = World::new(Config::default());
+    let (_, policy) = two_an_hour(&mut world);
+    let tenant = world.tenant("t");
+    world.schedule.remove_where(|_| true);
+    for (minutes, count) in [(11, 0), (31, 1)] {
+        world.now = T0 + Time::from_secs(minutes * 60);
+        assert_eq!(world.schedule.forget_idle(world.now, ms(600_000)), count);
+        let site = world.schedule.site("a.example", &policy);
+        world.insert(10 + minutes, site, tenant);
+        assert_eq!(world.poll().len(), count);
+        world.schedule.remove_where(|_| true);
+    }
+}
+
+#[test]
+fn another_rate_holds_at_once_for_what_waits() {
+    let mut world = World::new(Config::default());
+    let (site, policy) = two_an_hour(&mut world);
+    world.now += Time::from_secs(60);
+    assert_eq!(world.poll(), []);
+    let faster = SitePolicy {
+        rate: "2/min".parse().ok(),
+        ..policy.clone()
+    };
+    world.schedule.site("a.example", &faster);
+    assert_eq!(world.poll(), [1]);
+    world.settle_all(OK);
+    world.schedule.site("a.example", &policy);
+    world.now += Time::from_secs(29 * 60);
+    assert_eq!(world.poll(), []);
+    world.now += Time::from_secs(60) + ms(2);
+    assert_eq!(world.poll(), [2]);
+    assert!(matches!(world.binding(site), Limit::Rate { .. }));
+}
+
+#[test]
+fn other_settings_hold_from_then_on() {
+    let mut world = World::new(Config::default());
+    let (site, tenant) = (world.site("a.example", 50), world.tenant("t"));
+    (0..50).for_each(|key| {
+        world.insert(key, site, tenant);
+    });
+    let with = |inflight_max, retry| Config {
+        inflight_max,
+        retry,
+        ..Config::default()
+    };
+    world.schedule.configure(with(3, RETRY));
+    assert_eq!(world.poll().len(), 3);
+    let soon = RETRY.with_backoff(
+        ErrorClass::Greylisted,
+        flow::backoff::Backoff::new(ms(10), ms(10)).with_jitter(0.0),
+    );
+    world.schedule.configure(with(20, soon));
+    assert_eq!(world.poll().len(), 17);
+    let job = world.granted.pop().unwrap();
+    let retry = world
+        .schedule
+        .retry_at(&job, ErrorClass::Greylisted, world.now);
+    assert_eq!(retry, Retry::At(world.now + ms(10)));
+}
+
 #[test]
 fn pressure_shrinks_every_window_and_goes_as_it_came() {
     let mut world = World::new(Config::default());

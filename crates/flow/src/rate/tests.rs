@@ -209,6 +209,38 @@ proptest! {
         prop_assert_eq!(Ok(()), gcra.check(told));
     }
 
+    /// Neither what came before is forgotten, nor does the old limit hold anything back.
+    #[test]
+    fn another_limit_goes_on_one_interval_after_the_last_event(
+        old in any_limit(), new in any_limit(), burst in 1..20_u64, events in 1..40_u64, start in 1_u64 << 50..1 << 60,
+    ) {
+        let now = Time::from_nanos(start);
+        let mut gcra = Gcra::with_burst(old, burst);
+        let last = (0..events).filter(|_| gcra.check(now).is_ok()).map(|_| now).last().unwrap();
+        let same = gcra.next_slot(now);
+        gcra.set_limit(old, burst, now);
+        prop_assert_eq!(gcra.next_slot(now), same);
+        if (old, burst) != (new, 3) {
+            gcra.set_limit(new, 3, now);
+            let interval = u128::from(new.unit.nanos()).div_ceil(u128::from(new.count)) as u64;
+            let next = gcra.next_slot(now);
+            prop_assert!(next <= last + Time::from_nanos(interval), "held back");
+            // The last one of the old limit may have come an interval before the rounding.
+            prop_assert!(next + Time::from_nanos(1) >= last + Time::from_nanos(interval), "too soon");
+        }
+    }
+
+    #[test]
+    fn it_is_rested_when_the_burst_is_saved_up_again(limit in any_limit(), burst in 1..20_u64, events in 1..20_u64) {
+        let mut gcra = Gcra::with_burst(limit, burst);
+        let now = Time::from_secs(1 << 30);
+        prop_assert!(gcra.is_rested(now));
+        let count = (0..events).filter(|_| gcra.check(now).is_ok()).count() as u64;
+        prop_assert!(!gcra.is_rested(now));
+        let interval = limit.unit.nanos().div_ceil(limit.count);
+        prop_assert!(gcra.is_rested(now + Time::from_nanos(count * interval)));
+    }
+
     #[test]
     fn extreme_times_and_bursts_do_not_panic(limit in any_limit(), burst: u64, secs: u64) {
         let mut gcra = Gcra::with_burst(limit, burst);

@@ -358,19 +358,26 @@ proptest! {
 
     #[test]
     fn a_rate_is_never_exceeded_over_any_span(
-        gaps in proptest::collection::vec(0..200_u64, 1..300),
+        gaps in proptest::collection::vec((0..200_u64, 0..10_u16), 1..300),
         site_rate in 1..60_u64, tenant_rate in 1..60_u64, all_rate in 1..60_u64,
     ) {
         let config = Config { rate: per_second(all_rate), ..Config::default() };
-        let mut world = World::new(config);
-        let policy = SitePolicy { rate: per_second(site_rate), burst: 4, ..SitePolicy::refusals(50, 50) };
-        let site = world.schedule.site("a.example", &policy);
-        let policy = TenantPolicy { rate: per_second(tenant_rate), burst: 5, ..TenantPolicy::default() };
-        let tenant = world.schedule.tenant("t", &policy);
+        let mut world = World::new(config.clone());
+        let policy = |window| SitePolicy { rate: per_second(site_rate), burst: 4, ..SitePolicy::refusals(window, 50) };
+        let site = world.schedule.site("a.example", &policy(50));
+        let of_tenant = |weight| TenantPolicy { weight, rate: per_second(tenant_rate), burst: 5, ..TenantPolicy::default() };
+        let tenant = world.schedule.tenant("t", &of_tenant(1));
         (0..300).for_each(|key| { world.insert(key, site, tenant); });
         let mut times = Vec::new();
-        for gap in gaps {
+        for (gap, other) in gaps {
             world.now += ms(gap);
+            // Other settings than the rates change.
+            match other {
+                1 | 2 => drop(world.schedule.site("a.example", &policy(48 + other))),
+                3 | 4 => drop(world.schedule.tenant("t", &of_tenant(other))),
+                5 | 6 => world.schedule.configure(Config { put_backs_max: other as u8, ..config.clone() }),
+                _ => {}
+            }
             let count = world.poll().len();
             times.extend(std::iter::repeat_n(world.now, count));
             world.settle_all(OK);
