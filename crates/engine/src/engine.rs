@@ -21,6 +21,7 @@ use crate::idempotency::{self, Claim, ClaimError, Fingerprint, Held, table_key};
 use crate::intake::{lost, table_refusal};
 use crate::lifecycle;
 use crate::queue::Shard;
+use crate::reload;
 use crate::route::{HickoryDns, Own, Resolver, Route, Routes};
 use crate::submission::Submission;
 use crate::views::{
@@ -107,8 +108,7 @@ impl Engine {
         let store = open_store(&config).await?;
         let clock = Clock::start(config.world.as_deref().map(World::wall_clock));
         let shards = config.shards.max(1);
-        let mut schedule = config.policy.schedule.clone();
-        schedule.inflight_max = schedule.inflight_max.div_ceil(shards as u32);
+        let schedule = reload::share(&config.policy.schedule, shards);
         let shard = |number| {
             let seed = config.seed.wrapping_add(number as u64);
             Shard::new(Schedule::new(schedule.clone(), seed))
@@ -144,6 +144,7 @@ impl Engine {
         self.core.policy.store(Arc::new(policy));
         self.core.resolver.set_routes(routes);
         self.core.set_tenants();
+        self.core.configure();
         Ok(())
     }
 

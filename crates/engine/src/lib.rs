@@ -42,6 +42,7 @@ mod meant;
 mod notices;
 mod pressure;
 mod queue;
+mod reload;
 mod state;
 mod suppressions;
 mod world;

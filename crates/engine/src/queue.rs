@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use crate::core::Core;
 use crate::jobs::Jobs;
 use crate::learned::KEPT_FOR;
-use crate::route::{Resolved, Via};
+use crate::route::{Resolved, Route, Source, Via};
 
 /// The name of the site where jobs wait whose domain is not resolved yet.
 pub(crate) const UNRESOLVED: &str = "(unresolved)";
@@ -253,18 +253,8 @@ impl Core {
     pub(crate) fn place(&self, resolved: &Resolved, id: MessageId) -> Place {
         let route = &resolved.route;
         let source = route.source(id.bits());
-        let name: Arc<str> = if source.name.is_empty() {
-            Arc::clone(&resolved.site)
-        } else {
-            format!("{} from {}", resolved.site, source.name).into()
-        };
-        let connections_max = u16::try_from(route.connections_max).unwrap_or(u16::MAX);
-        let messages_max = connections_max.saturating_mul(in_flight_per_connection(route.wire));
-        let mut policy = match route.via {
-            Via::Smarthosts(_) => SitePolicy::relay(messages_max),
-            Via::Mx => SitePolicy::refusals(1, messages_max),
-        };
-        policy.rate = route.rate;
+        let name = schedule_name(&resolved.site, source);
+        let policy = site_policy(route);
         Place {
             shard: self.shard_of(&name),
             site: Some((name, policy)),
@@ -280,6 +270,27 @@ impl Core {
     fn tenant(&self, schedule: &mut Schedule, name: &str) -> TenantId {
         schedule.tenant(name, &self.policy.load().tenant(name).sending)
     }
+}
+
+/// What a site is called in a schedule: each egress source finds out for itself what it takes.
+pub(crate) fn schedule_name(site: &Arc<str>, source: &Source) -> Arc<str> {
+    if source.name.is_empty() {
+        Arc::clone(site)
+    } else {
+        format!("{site} from {}", source.name).into()
+    }
+}
+
+/// What a route says of its sites.
+pub(crate) fn site_policy(route: &Route) -> SitePolicy {
+    let connections_max = u16::try_from(route.connections_max).unwrap_or(u16::MAX);
+    let messages_max = connections_max.saturating_mul(in_flight_per_connection(route.wire));
+    let mut policy = match route.via {
+        Via::Smarthosts(_) => SitePolicy::relay(messages_max),
+        Via::Mx => SitePolicy::refusals(1, messages_max),
+    };
+    policy.rate = route.rate;
+    policy
 }
 
 /// Messages that keep one connection busy: with overlapped transactions, the next stands ready while

@@ -528,10 +528,7 @@ fn two_an_hour(world: &mut World) -> (SiteId, SitePolicy) {
         rate,
         ..SitePolicy::refusals(10, 10)
     };
-    let (site, tenant) = (
-        world.schedule.site("a.example", &policy),
-        world.tenant("t"),
-    );
+    let (site, tenant) = (world.schedule.site("a.example", &policy), world.tenant("t"));
     (0..4).for_each(|key| {
         world.insert(key, site, tenant);
     });

@@ -2,6 +2,7 @@
 
 mod failed;
 mod notices;
+mod reload;
 
 use std::sync::Arc;
 use std::time::Duration;
