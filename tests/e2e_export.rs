@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 use store::history::{EventSink, History, HistoryOptions, Position};
-use store::{Event, MessageId, Outcome, Said, StageTimes, Status, Tags, Time};
+use store::{Event, Heading, MessageId, Outcome, Said, StageTimes, Status, Tags, Time};
 use support::{Run, mailrail};
 use tempfile::TempDir;
 
@@ -46,6 +46,15 @@ fn event(number: u64) -> Event {
         status,
         due_at: (number % 4 < 2).then(|| at + Time::from_secs(300)),
         outcome: (status != Status::Accepted).then(|| Box::new(outcome(number, status))),
+        heading: (status == Status::Accepted).then(|| Arc::new(heading(number))),
+    }
+}
+
+fn heading(number: u64) -> Heading {
+    let from = ["", "shop@example.com"][(number / 8 % 2) as usize];
+    Heading {
+        from: from.into(),
+        subject: format!("Order {number}, \"caf\u{e9}\"").into(),
     }
 }
 
@@ -93,6 +102,8 @@ fn row(event: &Event) -> Map<String, Value> {
         "tenant": *event.tenant,
         "status": event.status.name(),
         "due_at": event.due_at.map(micros),
+        "from": event.heading.as_ref().and_then(|it| some(&it.from)),
+        "subject": event.heading.as_ref().map(|it| it.subject.clone()),
         "tags": tags,
         "attempt": outcome.map(|it| it.attempt),
         "site": outcome.and_then(|it| some(&it.site)),

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use schedule::{Job, Limit, Schedule};
-use store::{Event, Message, MessageId, Slot, Status, Time};
+use store::history::Latest;
+use store::{Event, Heading, Message, MessageId, Slot, Status, Time};
 
 use crate::accept::AcceptError;
 use crate::aside::aside;
@@ -62,7 +63,7 @@ impl Core {
         let message = message.filter(|message| message.id == id);
         let latest = self.history.latest(id).unwrap_or_default();
         match (slot, message) {
-            (Some(slot), Some(message)) => Some(self.live_view(slot, message, &latest)),
+            (Some(slot), Some(message)) => Some(self.live_view(slot, message, &latest.events)),
             _ => past_view(id, latest),
         }
     }
@@ -100,6 +101,10 @@ impl Core {
             accepted_at: message.accepted_at,
             due_at: message.due_at,
             tags: Arc::clone(&message.tags),
+            heading: Some(Arc::new(Heading::new(
+                &message.envelope,
+                message.subject.clone(),
+            ))),
             recipients: recipients.collect(),
             message: Some(message),
         }
@@ -590,10 +595,12 @@ fn binding(site: &schedule::SiteView) -> (&'static str, String) {
 }
 
 /// What history alone knows.
-fn past_view(id: MessageId, latest: Vec<Event>) -> Option<MessageView> {
-    let first = latest.first()?;
+fn past_view(id: MessageId, known: Latest) -> Option<MessageView> {
+    let first = known.events.first()?;
     let (tenant, tags) = (Arc::clone(&first.tenant), Arc::clone(&first.tags));
-    let recipients = latest.into_iter().map(|event| RecipientView {
+    let accepted_at = known.accepted.as_ref().map_or(id.time(), |event| event.at);
+    let due_at = known.accepted.as_ref().and_then(|event| event.due_at);
+    let recipients = known.events.into_iter().map(|event| RecipientView {
         index: event.recipient,
         address: event.address,
         status: event.status,
@@ -604,9 +611,10 @@ fn past_view(id: MessageId, latest: Vec<Event>) -> Option<MessageView> {
     Some(MessageView {
         id,
         tenant,
-        accepted_at: id.time(),
-        due_at: id.time(),
+        accepted_at,
+        due_at: due_at.unwrap_or(accepted_at),
         tags,
+        heading: known.accepted.and_then(|event| event.heading),
         message: None,
         recipients: recipients.collect(),
     })

@@ -206,8 +206,8 @@ impl Engine {
         self.core.check_tenant(tenant)
     }
 
-    /// Claims an idempotency key for a request that makes `messages` messages; the request
-    /// then accepts each under its id, whether the key was new or not, and drops the claim.
+    /// Claims an idempotency key for a request that makes `messages` messages; the request then accepts
+    /// each that was not accepted before under its id, and drops the claim.
     ///
     /// # Errors
     /// See [`ClaimError`].
@@ -226,7 +226,9 @@ impl Engine {
             .ok_or(ClaimError::InFlight)?;
         let known = self.core.table.get(CLAIMS, table_key.as_bytes());
         if let Some((seen, ids)) = known.as_deref().and_then(idempotency::decode) {
-            return repeated(seen == fingerprint, ids, messages, held);
+            return self
+                .repeated(seen == fingerprint, ids, messages, held)
+                .await;
         }
         if self.core.table.live_bytes() > CLAIMED_BYTES_MAX {
             return Err(ClaimError::Accept(AcceptError::Busy {
@@ -243,8 +245,34 @@ impl Engine {
             .insert(CLAIMS, table_key.as_bytes(), &value, Some(expires));
         durable(commit).await?;
         Ok(Claim {
+            accepted: vec![None; ids.len()],
             ids,
             is_repeated: false,
+            held,
+        })
+    }
+
+    /// A claim whose key was there.
+    async fn repeated(
+        &self,
+        is_same: bool,
+        ids: Vec<MessageId>,
+        messages: usize,
+        held: Held,
+    ) -> Result<Claim, ClaimError> {
+        if !is_same || ids.len() != messages {
+            return Err(ClaimError::OtherRequest);
+        }
+        let core = Arc::clone(&self.core);
+        let looked = self.core.work(move || {
+            let accepted = core.accepted_before(&ids);
+            (ids, accepted)
+        });
+        let (ids, accepted) = looked.await.map_err(|_| AcceptError::Draining)?;
+        Ok(Claim {
+            ids,
+            accepted: accepted?,
+            is_repeated: true,
             held,
         })
     }
@@ -262,8 +290,10 @@ impl Engine {
     ) -> Result<Accepted, ClaimError> {
         let tenant = Arc::clone(&submission.tenant);
         let claim = self.claim(&tenant, key, fingerprint, 1).await?;
+        if let Some(Some(accepted)) = claim.accepted.first() {
+            return Ok(accepted.clone());
+        }
         submission.options.id = claim.ids.first().copied();
-        submission.options.is_id_fresh = !claim.is_repeated;
         let accepted = self.accept(submission).await;
         if let Err(error) = &accepted {
             self.release(&claim, error);
@@ -498,23 +528,6 @@ fn with_sources(error: &dyn std::error::Error) -> String {
     // Some say their source already.
     words.dedup_by(|cause, error| error.ends_with(cause.as_str()));
     words.join(": ")
-}
-
-/// The answer to a key that is known.
-fn repeated(
-    is_same: bool,
-    ids: Vec<MessageId>,
-    messages: usize,
-    held: Held,
-) -> Result<Claim, ClaimError> {
-    if !is_same || ids.len() != messages {
-        return Err(ClaimError::OtherRequest);
-    }
-    Ok(Claim {
-        ids,
-        is_repeated: true,
-        held,
-    })
 }
 
 /// A stream of events.

@@ -144,7 +144,9 @@ impl Core {
                 ..Options::default()
             },
         };
-        if self.repeated(&submission.options).is_none() {
+        let (core, ids) = (Arc::clone(self), [message.id]);
+        let known = self.work(move || core.accepted_before(&ids)).await;
+        if known.map_err(|_| AcceptError::Draining)?? == [None] {
             let recipients = message.envelope.recipients().len();
             self.enter_stock(&message.tenant, recipients);
             self.take(submission, false)?.await?;

@@ -1,15 +1,17 @@
 //! The same request twice makes one message: keys that applications choose, kept for 24 hours.
 //!
 //! A key is claimed, durably and with the ids its messages will have, before the first of them is
-//! accepted. Whoever comes with the key again, after a crash too, gets the same ids; accepting a
-//! message under an id that is already known does nothing. So whatever moment a crash chooses, a
-//! request that is repeated yields each message once.
+//! accepted. Whoever comes with the key again, after a crash too, gets the same ids, and is told
+//! which of them have their message. So whatever moment a crash chooses, a request that is repeated
+//! yields each message once.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustc_hash::FxHashSet;
 use store::MessageId;
+
+use crate::Accepted;
 
 /// How long a key is remembered.
 pub const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
@@ -40,9 +42,11 @@ pub enum ClaimError {
 /// A key that this request holds until the claim is dropped.
 #[derive(Debug)]
 pub struct Claim {
-    /// The ids its messages have or are to have, in the request's order. Set each as
-    /// [`crate::Options::id`].
+    /// The ids its messages have or are to have, in the request's order.
     pub ids: Vec<MessageId>,
+    /// What was accepted under each id before. A message that was is not accepted again; for one that
+    /// was not, its id is [`crate::Options::id`].
+    pub accepted: Vec<Option<Accepted>>,
     /// The key had been claimed before: some or all of the messages may have been accepted.
     pub is_repeated: bool,
     pub(crate) held: Held,

@@ -4,9 +4,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use smtp::{Address, Content};
-use store::{Commit, CommitError, Event, Message, MessageId, Slot, Status, Time};
+use store::{Commit, CommitError, Event, Heading, Message, MessageId, Slot, Status, Time};
 use tokio::runtime::Handle;
 
 use crate::accept::{AcceptError, Accepted};
@@ -17,6 +18,11 @@ use crate::delivery::plain;
 use crate::queue::{Waiting, with_domains};
 use crate::submission::{Options, Submission};
 
+/// What was accepted before cannot be read.
+const UNKNOWN: AcceptError = AcceptError::Busy {
+    what: "disk",
+    retry_after: Duration::from_secs(5),
+};
 /// Longest subject that is kept, in characters.
 const SUBJECT_LEN_MAX: usize = 200;
 
@@ -26,9 +32,6 @@ impl Core {
         self: &Arc<Self>,
         submission: Submission,
     ) -> Result<Taking, AcceptError> {
-        if let Some(known) = self.repeated(&submission.options) {
-            return Ok(known);
-        }
         let taking = self
             .admit(&submission)
             .and_then(|()| self.take(submission, true));
@@ -126,32 +129,31 @@ impl Core {
         })
     }
 
-    /// What was answered to the same request before, if its id may have been used.
-    pub(crate) fn repeated(self: &Arc<Self>, options: &Options) -> Option<Taking> {
-        let claimed = options.id.filter(|_| !options.is_id_fresh)?;
-        let known = self.accepted_before(claimed)?;
-        Some(Taking {
-            core: Arc::clone(self),
-            accepted: known,
-            waits: None,
-        })
-    }
-
-    /// Whether a message with this id was accepted: its request comes a second time.
-    fn accepted_before(&self, id: MessageId) -> Option<Accepted> {
-        let is_waiting = self.spool.find(id).is_some();
-        // It may have been settled a moment ago, and its suppressed recipients were.
-        self.catch_up();
-        let latest = self.history.latest(id).unwrap_or_default();
-        let suppressed = latest
-            .iter()
-            .filter(|event| event.status == Status::Suppressed)
-            .filter_map(|event| event.address.parse().ok());
-        (is_waiting || !latest.is_empty()).then(|| Accepted {
-            id,
-            accepted_at: id.time(),
-            suppressed: suppressed.collect(),
-        })
+    /// Of each id, what was accepted under it before. Makes durable what is on its way, and reads the
+    /// disk: where that may take a while.
+    pub(crate) fn accepted_before(
+        &self,
+        ids: &[MessageId],
+    ) -> Result<Vec<Option<Accepted>>, AcceptError> {
+        // Whoever asked for it before may have gone before it was durable; and it may have been settled
+        // a moment ago.
+        let synced = self.spool.journal().sync();
+        self.spool.follow();
+        let look = |id: &MessageId| {
+            let known = self.history.latest(*id);
+            // What cannot be known must not be taken a second time.
+            let events = known.map_err(|_| UNKNOWN)?.events;
+            if events.is_empty() {
+                // What waits and was not made durable may be gone after a restart.
+                return match (self.spool.find(*id), synced) {
+                    (None, _) => Ok(None),
+                    (Some(_), Ok(())) => Ok(Some(accepted(*id, &events))),
+                    (Some(_), Err(error)) => Err(lost(error)),
+                };
+            }
+            Ok(Some(accepted(*id, &events)))
+        };
+        ids.iter().map(look).collect()
     }
 
     /// The content with the signature of its author's domain, where there is a key for it.
@@ -190,12 +192,7 @@ impl Core {
     }
 
     /// The shortest of what the application, the route and the engine allow.
-    fn max_age(
-        &self,
-        tenant: &str,
-        envelope: &smtp::Envelope,
-        options: &Options,
-    ) -> std::time::Duration {
+    fn max_age(&self, tenant: &str, envelope: &smtp::Envelope, options: &Options) -> Duration {
         let policy = self.policy.load();
         let recipients = envelope.recipients().iter();
         let routes = recipients
@@ -273,6 +270,7 @@ impl Core {
             status,
             due_at: None,
             outcome: None,
+            heading: None,
         }
     }
 
@@ -280,11 +278,26 @@ impl Core {
         if !self.is_followed() {
             return;
         }
+        let heading = Arc::new(Heading::new(&message.envelope, message.subject.clone()));
         for index in 0..message.envelope.recipients().len() {
             let mut event = self.event(message, index as u32, Status::Accepted);
             event.due_at = Some(message.due_at);
+            event.heading = Some(Arc::clone(&heading));
             self.announce(event);
         }
+    }
+}
+
+/// What is said again of a message with these events.
+fn accepted(id: MessageId, events: &[Event]) -> Accepted {
+    let suppressed = events
+        .iter()
+        .filter(|event| event.status == Status::Suppressed)
+        .filter_map(|event| event.address.parse().ok());
+    Accepted {
+        id,
+        accepted_at: id.time(),
+        suppressed: suppressed.collect(),
     }
 }
 
@@ -301,7 +314,7 @@ pub(crate) fn refusal(error: &store::AppendError) -> AcceptError {
         store::AppendError::Full => AcceptError::Full,
         store::AppendError::Busy => AcceptError::Busy {
             what: "journal",
-            retry_after: std::time::Duration::from_secs(1),
+            retry_after: Duration::from_secs(1),
         },
         store::AppendError::Closed => AcceptError::Draining,
         _ => AcceptError::Poisoned,

@@ -22,10 +22,9 @@ pub struct Submission {
 /// What an application may say about a message beyond the mail itself.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// The id it shall have, from [`crate::Engine::next_id`]; `None` makes one.
+    /// The id it shall have, from [`crate::Engine::next_id`] or a [`crate::Claim`] under which it was
+    /// not accepted yet; `None` makes one.
     pub id: Option<MessageId>,
-    /// The id was made for this message alone: nobody has to look whether it was accepted before.
-    pub is_id_fresh: bool,
     /// Labels to find it by.
     pub tags: Tags,
     /// The decoded subject, for lists; cut at 200 characters.

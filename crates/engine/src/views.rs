@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use store::{Event, MessageId, Outcome, Status, Tags, Time};
+use store::{Event, Heading, MessageId, Outcome, Status, Tags, Time};
 
 /// A message and where each of its recipients stands.
 #[derive(Clone, Debug)]
@@ -18,6 +18,8 @@ pub struct MessageView {
     pub due_at: Time,
     /// Its labels.
     pub tags: Tags,
+    /// From whom it is and what about; `None` if history is too old to know.
+    pub heading: Option<Arc<Heading>>,
     /// The message itself, while a recipient is unsettled; afterwards only history is left.
     pub message: Option<Arc<store::Message>>,
     /// One per recipient, in the envelope's order.

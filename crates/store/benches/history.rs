@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 use smtp::EnhancedStatus;
 use store::history::{EventSink, History, HistoryOptions, Order, Position, Query};
-use store::{Event, MessageId, Outcome, Said, StageTimes, Status, Tags, Time, codec};
+use store::{Event, Heading, MessageId, Outcome, Said, StageTimes, Status, Tags, Time, codec};
 
 const BATCH: usize = 50_000;
 const QUESTIONS: usize = 300;
@@ -54,7 +54,7 @@ fn fill(folder: &Path, count: usize, world: &mut World) {
         for event in batch.iter().step_by(16) {
             record.clear();
             codec::encode_event(event, &mut record);
-            plain += 16 * record.len();
+            plain += 16 * (record.len() + event.heading.as_deref().map_or(0, plain_bytes));
         }
         let start = cpu();
         for event in batch {
@@ -88,6 +88,11 @@ fn fill(folder: &Path, count: usize, world: &mut World) {
     println!("files                   {}", stats.sealed_files);
 }
 
+/// What a heading takes in the record of an accepted message: two texts with their lengths.
+fn plain_bytes(heading: &Heading) -> usize {
+    2 + heading.from.len() + heading.subject.len()
+}
+
 fn sizes(folder: &Path, extension: &str) -> u64 {
     let files = std::fs::read_dir(folder).expect("the folder");
     let files = files.map(|file| file.expect("a file"));
@@ -116,7 +121,7 @@ fn ask(folder: &Path, world: &World) {
     });
     measure("the latest of a message", || {
         let message = some(&mut random).0;
-        history.latest(message).expect("an answer").len()
+        history.latest(message).expect("an answer").events.len()
     });
     measure("all of a recipient", || {
         let query = Query {
@@ -320,6 +325,7 @@ impl World {
             status: Status::Accepted,
             due_at: Some(self.now),
             outcome: None,
+            heading: Some(Arc::new(self.heading(tenant))),
         };
         if self.random.below(100) == 0 {
             self.known.push((event.message, address));
@@ -328,12 +334,30 @@ impl World {
         event
     }
 
+    /// Receipts have a number, newsletters an issue, logins a code.
+    fn heading(&mut self, tenant: usize) -> Heading {
+        let random = &mut self.random;
+        let subject = match tenant % 3 {
+            0 => format!("Your order {} has been shipped", random.below(10_000_000)),
+            1 => format!("This week's offers, no. {}", 600 + random.skewed(8)),
+            _ => format!(
+                "{} is your code for tenant-{tenant}",
+                random.below(1_000_000)
+            ),
+        };
+        Heading {
+            from: format!("bounces@tenant-{tenant}.example").into(),
+            subject: subject.into(),
+        }
+    }
+
     fn attempted(&mut self) -> Event {
         // About the oldest first.
         let index = self.random.skewed(self.open.len());
         let mut event = self.open.swap_remove(index);
         let attempt = event.outcome.as_ref().map_or(1, |it| it.attempt + 1);
         event.at = self.now;
+        event.heading = None;
         event.status = match self.random.below(100) {
             0..=1 => Status::Bounced,
             2..=6 => Status::Deferred,

@@ -164,6 +164,7 @@ fn deferred(spool: &Spool, slot: store::Slot, n: u64) -> Event {
             },
             ..Outcome::default()
         })),
+        heading: None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use smtp::EnhancedStatus;
+use smtp::{EnhancedStatus, Envelope};
 
 use crate::message::Tags;
 use crate::{MessageId, Time};
@@ -124,6 +124,27 @@ pub struct Outcome {
     pub times: StageTimes,
 }
 
+/// What is kept of a message for as long as history is, when it itself is gone.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Heading {
+    /// The address of its reverse-path; empty for the null one.
+    pub from: Arc<str>,
+    /// As in [`Message`](crate::Message).
+    pub subject: Box<str>,
+}
+
+impl Heading {
+    /// That of a message with this envelope.
+    #[must_use]
+    pub fn new(envelope: &Envelope, subject: impl Into<Box<str>>) -> Self {
+        let from = envelope.reverse_path().address();
+        Self {
+            from: from.map_or("", smtp::Address::as_str).into(),
+            subject: subject.into(),
+        }
+    }
+}
+
 /// One change of one recipient.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Event {
@@ -145,4 +166,6 @@ pub struct Event {
     pub due_at: Option<Time>,
     /// How the attempt went, if there was one.
     pub outcome: Option<Box<Outcome>>,
+    /// For `Accepted`: what the message is, shared by its recipients.
+    pub heading: Option<Arc<Heading>>,
 }

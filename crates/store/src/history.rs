@@ -48,7 +48,7 @@ use std::time::Duration;
 
 use journal::{DirFiles, Files};
 
-use crate::{Event, MessageId, Time};
+use crate::{Event, MessageId, Status, Time};
 
 use minutes::Minutes;
 use recover::{Access, Found, Refusal};
@@ -61,7 +61,7 @@ use writer::{Sizes, Writer};
 pub use journal::Position;
 pub use minutes::{Counts, MinuteStats, NAMES_MAX};
 pub use options::{Damage, HistoryOptions, HistoryStats, OpenError};
-pub use query::{Cursor, CursorError, LIMIT_MAX, Order, Page, Query, QueryError};
+pub use query::{Cursor, CursorError, LIMIT_MAX, Latest, Order, Page, Query, QueryError};
 pub use reader::HistoryReader;
 
 /// Minutes kept in memory; older ones are read from the files' indexes.
@@ -238,12 +238,13 @@ impl History {
         view.page(query, &mut |place| self.shared.note(place))
     }
 
-    /// The last event of each recipient of a message, in the order of the envelope.
+    /// Where each recipient of a message stands, and what was accepted.
     ///
     /// # Errors
     /// As [`query`](Self::query).
-    pub fn latest(&self, message: MessageId) -> Result<Vec<Event>, QueryError> {
+    pub fn latest(&self, message: MessageId) -> Result<Latest, QueryError> {
         let mut latest = BTreeMap::new();
+        let mut accepted = None;
         let query = Query {
             message: Some(message),
             order: Order::Oldest,
@@ -251,6 +252,9 @@ impl History {
         };
         let mut each = |step| {
             if let Step::Event(_, event) = step {
+                if event.status == Status::Accepted {
+                    accepted.get_or_insert_with(|| event.clone());
+                }
                 latest.insert(event.recipient, event);
             }
             Continue(())
@@ -259,7 +263,10 @@ impl History {
         let mut damaged = |place| self.shared.note(place);
         view.walk(&query, [0, view.end_seq], &mut damaged, &mut each)
             .map_err(QueryError::Read)?;
-        Ok(latest.into_values().collect())
+        Ok(Latest {
+            accepted,
+            events: latest.into_values().collect(),
+        })
     }
 
     /// Statistics of the minutes that begin in `from..to`; minutes without events are left out.

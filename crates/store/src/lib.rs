@@ -12,7 +12,7 @@ pub mod spool;
 pub mod store;
 pub mod table;
 
-pub use event::{Event, Outcome, Said, StageTimes, Status};
+pub use event::{Event, Heading, Outcome, Said, StageTimes, Status};
 pub use history::{
     Cursor, EventSink, EventSource, History, HistoryOptions, MinuteStats, Page, Query,
 };

@@ -432,8 +432,10 @@ impl Storm {
                 ClaimError::Accept(error) => Trouble::of(&error),
                 _ => Trouble::Refused,
             })?;
+            if let Some(accepted) = &held.accepted[0] {
+                return Ok(accepted.id);
+            }
             options.id = Some(held.ids[0]);
-            options.is_id_fresh = !held.is_repeated;
             claim = Some(held);
         }
         let submission = Submission {

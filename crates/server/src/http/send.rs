@@ -207,25 +207,34 @@ fn routed(api: &Api, submission: Submission) -> Result<Submission, Problem> {
 
 type Taken = (Vec<Accepted>, Vec<(usize, AcceptError)>);
 
+/// A message of a batch: accepted by an earlier request, or on its way to the disk.
+enum Begun {
+    Before(Accepted),
+    Now(engine::Pending),
+}
+
 /// Puts all into one commit group, then waits for it.
 async fn accept_all(
     api: &Api,
     submissions: Vec<(usize, Submission)>,
     claim: Option<Claim>,
 ) -> Taken {
-    let mut ids = claim.iter().flat_map(|claim| claim.ids.iter().copied());
-    let is_fresh = claim.as_ref().is_none_or(|claim| !claim.is_repeated);
+    let claimed = claim.as_ref().map_or(&[][..], |claim| &claim.ids);
+    let before = claim.as_ref().map_or(&[][..], |claim| &claim.accepted);
     let (mut pending, mut failed) = (Vec::with_capacity(submissions.len()), Vec::new());
     let mut stopped: Option<AcceptError> = None;
-    for (index, mut submission) in submissions {
+    for (place, (index, mut submission)) in submissions.into_iter().enumerate() {
+        if let Some(Some(accepted)) = before.get(place) {
+            pending.push((index, Begun::Before(accepted.clone())));
+            continue;
+        }
         if let Some(error) = &stopped {
             failed.push((index, error.clone()));
             continue;
         }
-        submission.options.id = ids.next();
-        submission.options.is_id_fresh = is_fresh;
+        submission.options.id = claimed.get(place).copied();
         match api.0.engine.begin_accept(submission) {
-            Ok(one) => pending.push((index, one)),
+            Ok(one) => pending.push((index, Begun::Now(one))),
             Err(error) => {
                 stopped = is_ours(&error).then(|| error.clone());
                 failed.push((index, error));
@@ -234,7 +243,11 @@ async fn accept_all(
     }
     let mut taken = Vec::with_capacity(pending.len());
     for (index, one) in pending {
-        match one.await {
+        let ended = match one {
+            Begun::Before(accepted) => Ok(accepted),
+            Begun::Now(pending) => pending.await,
+        };
+        match ended {
             Ok(accepted) => taken.push(accepted),
             Err(error) => failed.push((index, error)),
         }

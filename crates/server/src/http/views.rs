@@ -56,12 +56,15 @@ pub(crate) struct EmailView {
     id: MessageId,
     /// Whose it is.
     tenant: String,
-    /// From, as in its header; null once every recipient is settled, for content is not kept.
+    /// From, as in its header; once every recipient is settled, the address of its reverse-path, for
+    /// content is not kept. Null for the null path.
     from: Option<String>,
+    /// To, as in its header; once every recipient is settled, all recipients.
     to: Vec<String>,
     cc: Vec<String>,
     bcc: Vec<String>,
     reply_to: Vec<String>,
+    /// The subject; once every recipient is settled, its first 200 characters.
     subject: Option<String>,
     /// Null once every recipient is settled.
     html: Option<String>,
@@ -162,6 +165,12 @@ pub(crate) struct EventView {
     )]
     #[schema(value_type = Option<String>, format = "date-time")]
     due_at: Option<Time>,
+    /// Of `accepted`: the address of the message's reverse-path, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<String>,
+    /// Of `accepted`: the subject, its first 200 characters, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<String>,
     #[serde(serialize_with = "tag_map")]
     #[schema(value_type = BTreeMap<String, String>)]
     tags: Tags,
@@ -179,6 +188,8 @@ impl From<&Event> for EventView {
             tenant: event.tenant.to_string(),
             status: event.status,
             due_at: event.due_at,
+            from: event.heading.as_ref().and_then(|it| some(&it.from)),
+            subject: event.heading.as_ref().and_then(|it| some(&it.subject)),
             tags: Tags::clone(&event.tags),
             attempt: event.outcome.as_deref().map(AttemptView::from),
         }
@@ -252,6 +263,10 @@ impl EmailView {
             tags: tags.collect(),
             recipients: view.recipients.iter().map(RecipientState::from).collect(),
         };
+        if let Some(heading) = &view.heading {
+            email.from = some(&heading.from);
+            email.subject = some(&heading.subject);
+        }
         if let Some(message) = &view.message {
             email.read_content(message);
         }
@@ -298,6 +313,10 @@ impl EmailView {
             _ => None,
         });
     }
+}
+
+fn some(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
 }
 
 fn mailbox(address: &mail_parser::Addr<'_>) -> Option<String> {

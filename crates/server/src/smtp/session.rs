@@ -350,7 +350,6 @@ impl<A: Acceptor> Session<A> {
         let wishes = gathered.wishes;
         let options = Options {
             id: Some(content.id),
-            is_id_fresh: true,
             tags: wishes.tags.into(),
             subject: wishes.subject,
             priority: wishes.priority,

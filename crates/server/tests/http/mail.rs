@@ -62,6 +62,16 @@ async fn a_message_is_delivered_and_its_timeline_tells() {
         (&json!("email"), &json!("delivered"))
     );
     assert_eq!(view["recipients"][0]["last_attempt"]["code"], 250);
+    // Its content is gone.
+    assert_eq!(view["text"], Value::Null);
+    assert_eq!(
+        [&view["from"], &view["to"], &view["subject"]],
+        [
+            &json!("shop@example.com"),
+            &json!(["ann@example.net"]),
+            &json!("Hi")
+        ]
+    );
     let events = server
         .get(&format!("/emails/{id}/events"), &key)
         .await
@@ -73,6 +83,12 @@ async fn a_message_is_delivered_and_its_timeline_tells() {
         .map(|it| &it["status"])
         .collect();
     assert_eq!(statuses, ["accepted", "delivered"]);
+    let [accepted, delivered] = [0, 1].map(|index| &events["data"][index]);
+    assert_eq!(
+        (&accepted["from"], &accepted["subject"]),
+        (&json!("shop@example.com"), &json!("Hi"))
+    );
+    assert_eq!(delivered.get("subject"), None);
     server.stop().await;
 }
 

@@ -57,6 +57,7 @@ pub fn decode_event(record: &[u8]) -> Result<Event, DecodeError> {
         outcome: (flags & HAS_OUTCOME != 0)
             .then(|| read_outcome(&mut reader).map(Box::new))
             .transpose()?,
+        heading: None,
     };
     reader.end()?;
     Ok(event)

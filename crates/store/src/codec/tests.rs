@@ -61,6 +61,7 @@ pub(crate) fn example_event() -> Event {
             },
             times: StageTimes([1, 0, 300, 70_000, 5, 6, 7, 8, 9, 10, u32::MAX]),
         })),
+        heading: None,
     }
 }
 
@@ -313,6 +314,7 @@ prop_compose! {
             status,
             due_at: due_at.map(Time::from_nanos),
             outcome: outcome.map(Box::new),
+            heading: None,
         }
     }
 }

@@ -1,8 +1,10 @@
 //! A block: some thousand events in columns, packed. Byte tables: `docs/formats/history.md`.
 //!
 //! Who an event is about (message, recipient, address, tenant, labels) is a *subject*, written once
-//! a block; what was said is a template and the words in its gaps ([`super::text`]). Times are whole
-//! microseconds.
+//! a block; what was said is a template and the words in its gaps ([`super::text`]), as is what a
+//! message's *heading* says. Times are whole microseconds.
+//!
+//! Version 1 has no headings; it is read, and not written any more.
 
 mod decode;
 mod details;
@@ -25,7 +27,27 @@ pub(super) const BODY_BYTES_MAX: usize = 64 << 20;
 /// Numbers of events are at most this, so that no sum of them overflows.
 pub(super) const SEQ_MAX: u64 = 1 << 62;
 
-pub(super) const MAGIC: [u8; 8] = *b"mrBlock\x01";
+/// What every block begins with; its version is the octet behind it.
+pub(super) const MAGIC: [u8; 7] = *b"mrBlock";
+
+/// What columns a block has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(super) enum Version {
+    /// Those before [`columns::HEADING`].
+    One = 1,
+    /// All.
+    Two = 2,
+}
+
+impl Version {
+    fn columns(self) -> usize {
+        match self {
+            Self::One => columns::HEADING,
+            Self::Two => columns::COUNT,
+        }
+    }
+}
 
 /// Columns, by their place in the body.
 mod columns {
@@ -51,16 +73,23 @@ mod columns {
     pub(super) const KINDS: usize = 19;
     pub(super) const MINUTES: usize = 20;
     pub(super) const TIMES: usize = 21;
-    pub(super) const COUNT: usize = TIMES + 11;
+    pub(super) const HEADING: usize = TIMES + 11;
+    pub(super) const TITLE: usize = HEADING + 1;
+    pub(super) const TITLE_WORD_BYTES: usize = HEADING + 2;
+    pub(super) const TITLE_WORDS: usize = HEADING + 3;
+    pub(super) const TITLES: usize = HEADING + 4;
+    pub(super) const COUNT: usize = HEADING + 5;
 }
 
 /// Bits of the status column beside the status.
 const HAS_OUTCOME: u8 = 0x10;
 const HAS_DUE: u8 = 0x20;
+const HAS_HEADING: u8 = 0x40;
 
 /// What is known of a block without unpacking it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Header {
+    pub(super) version: Version,
     pub(super) body_bytes: u32,
     pub(super) rows: u32,
     /// The number of its first event.
@@ -86,6 +115,7 @@ impl Header {
     pub(super) fn write(&self) -> [u8; HEADER_BYTES] {
         let mut out = Vec::with_capacity(HEADER_BYTES);
         out.extend_from_slice(&MAGIC);
+        out.push(self.version as u8);
         for number in [self.body_bytes, self.rows] {
             out.extend_from_slice(&number.to_le_bytes());
         }
@@ -109,9 +139,14 @@ impl Header {
         let (checked, crc) = bytes
             .split_last_chunk::<4>()
             .expect("longer than a checksum");
-        if crc32c::crc32c(checked) != u32::from_le_bytes(*crc) || checked[..8] != MAGIC {
+        if crc32c::crc32c(checked) != u32::from_le_bytes(*crc) || checked[..7] != MAGIC {
             return Err(Corrupt);
         }
+        let version = match checked[7] {
+            1 => Version::One,
+            2 => Version::Two,
+            _ => return Err(Corrupt),
+        };
         let mut reader = Reader(&checked[8..]);
         let mut u32 = || reader.array().map(u32::from_le_bytes);
         let [body_bytes, rows] = [u32()?, u32()?];
@@ -126,6 +161,7 @@ impl Header {
             && body_bytes as usize <= BODY_BYTES_MAX
             && first_seq <= SEQ_MAX;
         let header = Self {
+            version,
             body_bytes,
             rows,
             first_seq,

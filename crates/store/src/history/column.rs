@@ -192,10 +192,12 @@ pub(super) struct Packed<'a, const N: usize> {
 
 impl<'a, const N: usize> Packed<'a, N> {
     /// Finds the columns in a body that holds nothing else.
-    pub(super) fn parse(body: &'a [u8]) -> Result<Self> {
+    ///
+    /// * `count`: so many it has; the others are empty.
+    pub(super) fn parse(body: &'a [u8], count: usize) -> Result<Self> {
         let mut reader = Reader(body);
         let mut lengths = [(0usize, 0usize); N];
-        for (unpacked, stored) in &mut lengths {
+        for (unpacked, stored) in &mut lengths[..count] {
             (*unpacked, *stored) = (reader.number()?, reader.number()?);
             if *unpacked > COLUMN_BYTES_MAX || *stored > *unpacked {
                 return Err(Corrupt);
@@ -267,11 +269,12 @@ mod tests {
         let mut body = Vec::new();
         Packer::new(1).pack(&columns, &mut body);
         assert!(body.len() < 100);
-        let packed = Packed::<3>::parse(&body).unwrap();
+        let packed = Packed::<4>::parse(&body, 3).unwrap();
         for (index, column) in columns.iter().enumerate() {
             let got = packed.column(index, &mut Unpacker::new()).unwrap();
             assert_eq!(*got, **column);
         }
-        assert!(Packed::<3>::parse(&body[..body.len() - 1]).is_err());
+        assert_eq!(*packed.column(3, &mut Unpacker::new()).unwrap(), []);
+        assert!(Packed::<4>::parse(&body[..body.len() - 1], 3).is_err());
     }
 }

@@ -17,7 +17,8 @@ pub(super) const START: u64 = 16;
 pub(super) const END_BYTES: usize = 36;
 
 const FILE_MAGIC: [u8; 8] = *b"mrHist\r\n";
-const VERSION: u32 = 1;
+/// Version 1 has no blocks of version 2; nothing else tells them apart.
+const VERSION: u32 = 2;
 const END_MAGIC: [u8; 8] = *b"mrEnd\0\0\x01";
 /// Octets looked at at once where the next sound block is looked for.
 const SEARCH_BYTES: usize = 1 << 16;
@@ -68,7 +69,7 @@ pub(super) fn read_start(file: &dyn File) -> io::Result<Start> {
     let crc = u32::from_le_bytes(bytes[12..].try_into().expect("four octets"));
     let is_sound = bytes[..8] == FILE_MAGIC && crc == crc32c::crc32c(&bytes[..12]);
     Ok(match version {
-        VERSION if is_sound => Start::Ours,
+        1..=VERSION if is_sound => Start::Ours,
         other if is_sound => Start::Version(other),
         _ => Start::Damaged,
     })
@@ -232,12 +233,12 @@ fn search(file: &dyn File, mut offset: u64, bytes: u64) -> io::Result<u64> {
     while offset < bytes {
         let len = read_up_to(file, offset, &mut buffer)?;
         let found = buffer[..len]
-            .windows(MAGIC.len())
-            .position(|it| it == MAGIC || it == END_MAGIC);
+            .windows(END_MAGIC.len())
+            .position(|it| it.starts_with(&MAGIC) || it == END_MAGIC);
         match found {
             Some(found) => return Ok(offset + found as u64),
             None if len < buffer.len() => break,
-            None => offset += (len - MAGIC.len() + 1) as u64,
+            None => offset += (len - END_MAGIC.len() + 1) as u64,
         }
     }
     Ok(bytes)

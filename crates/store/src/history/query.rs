@@ -139,6 +139,15 @@ pub struct Page {
     pub more: bool,
 }
 
+/// What history knows of one message.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Latest {
+    /// Its first recipient's acceptance, unless that is no longer kept.
+    pub accepted: Option<Event>,
+    /// The last event of each recipient, in the order of the envelope; empty if it is not known.
+    pub events: Vec<Event>,
+}
+
 /// Why a question was not answered.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

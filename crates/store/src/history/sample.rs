@@ -6,7 +6,7 @@ use smtp::EnhancedStatus;
 
 use super::Position;
 use super::block::Record;
-use crate::{Event, MessageId, Outcome, Said, StageTimes, Status, Tags, Time};
+use crate::{Event, Heading, MessageId, Outcome, Said, StageTimes, Status, Tags, Time};
 
 /// Bits from a seed (SplitMix64).
 pub(super) struct Random(pub(super) u64);
@@ -25,6 +25,20 @@ impl Random {
 
     fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
         from[self.below(from.len() as u64) as usize]
+    }
+}
+
+/// Some are of the null reverse-path, some have no subject, and some say what those before say.
+fn heading(number: u64) -> Heading {
+    let from = ["", "shop@example.com", "b\u{fc}ro@example.com"][(number % 3) as usize];
+    let subject = match number % 4 {
+        0 => String::new(),
+        1 => "Caf\u{e9}".to_owned(),
+        _ => format!("Order {number} of {}", number % 7),
+    };
+    Heading {
+        from: from.into(),
+        subject: subject.into(),
     }
 }
 
@@ -87,6 +101,7 @@ impl Sample {
             status: Status::Accepted,
             due_at: Some(at),
             outcome: None,
+            heading: (number % 8 > 0).then(|| Arc::new(heading(number))),
         };
         self.open.push(event.clone());
         event
@@ -96,6 +111,7 @@ impl Sample {
         let index = self.random.below(self.open.len() as u64) as usize;
         let mut event = self.open.swap_remove(index);
         event.at = self.now();
+        event.heading = None;
         let attempt = event.outcome.as_ref().map_or(1, |it| it.attempt + 1);
         let is_deferred = attempt == 1 && self.random.below(3) == 0;
         event.outcome = Some(Box::new(self.outcome(attempt, is_deferred)));

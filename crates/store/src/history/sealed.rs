@@ -156,7 +156,7 @@ impl Sealed {
 /// The keys and minutes of a block; `None` if it is damaged.
 pub(super) fn keys_of(file: &dyn File, block: &Placed) -> io::Result<Option<Keys>> {
     let body = block.body(file)?;
-    Ok(body.and_then(|body| read_keys(&body, &mut Unpacker::new()).ok()))
+    Ok(body.and_then(|body| read_keys(block.header.version, &body, &mut Unpacker::new()).ok()))
 }
 
 /// Writes an index durably and opens it.

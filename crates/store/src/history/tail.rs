@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Position;
 use super::block::{Record, micros};
 use super::view::Chunk;
-use crate::{Event, Tags, Time};
+use crate::{Event, Heading, Tags, Time};
 
 /// How far the journal has been taken.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -21,6 +21,8 @@ pub(super) struct Mark {
 const CHUNK_BYTES: usize = 4 << 20;
 /// Longest text of a reply.
 const TEXT_BYTES_MAX: usize = 1 << 16;
+/// Longest address and subject of a heading.
+const HEADING_BYTES_MAX: usize = 1024;
 /// Labels of one event are left out above this many octets.
 const TAGS_BYTES_MAX: usize = 1 << 20;
 
@@ -133,6 +135,9 @@ fn tidy(event: &mut Event) -> usize {
         }
         bytes += text.len() + outcome.site.len() + outcome.host.len();
     }
+    if let Some(heading) = &mut event.heading {
+        bytes += shorten(heading);
+    }
     let tags = event
         .tags
         .iter()
@@ -142,6 +147,19 @@ fn tidy(event: &mut Event) -> usize {
         event.tags = Tags::from([]);
     }
     bytes + tags.min(TAGS_BYTES_MAX)
+}
+
+/// Cuts what is too long of a heading; returns its octets.
+fn shorten(heading: &mut Arc<Heading>) -> usize {
+    let cut = |text: &str| text.floor_char_boundary(HEADING_BYTES_MAX);
+    let ends = [cut(&heading.from), cut(&heading.subject)];
+    if ends != [heading.from.len(), heading.subject.len()] {
+        *heading = Arc::new(Heading {
+            from: heading.from[..ends[0]].into(),
+            subject: heading.subject[..ends[1]].into(),
+        });
+    }
+    ends.iter().sum()
 }
 
 #[cfg(test)]

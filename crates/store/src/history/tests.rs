@@ -54,6 +54,39 @@ impl EventSource for Spool {
     }
 }
 
+/// What `version-1` holds.
+fn old_records() -> Vec<Record> {
+    let mut records = Sample::new(77).take(90);
+    records.iter_mut().for_each(|it| it.event.heading = None);
+    records
+}
+
+/// Files as they were written before blocks had headings: a sealed one with its index, and one that
+/// goes on.
+fn old_files() -> MemoryFiles {
+    let files = MemoryFiles::new();
+    for (name, bytes) in [
+        (
+            data::name(0),
+            &include_bytes!("tests/version-1/0000000000000000.events")[..],
+        ),
+        (
+            data::index_name(0),
+            include_bytes!("tests/version-1/0000000000000000.index"),
+        ),
+        (
+            data::name(0x44),
+            include_bytes!("tests/version-1/0000000000000044.events"),
+        ),
+    ] {
+        let file = files.create(&name).unwrap();
+        journal::files::write_all_at(&*file, 0, &[bytes]).unwrap();
+        file.sync().unwrap();
+    }
+    files.sync_dir().unwrap();
+    files
+}
+
 /// Small blocks and files, no thread: the same every time.
 fn small() -> HistoryOptions {
     HistoryOptions {
@@ -251,8 +284,77 @@ fn the_latest_of_a_message_is_one_event_for_each_recipient() {
     }
     let history = filled(&MemoryFiles::new(), &records);
     let latest = history.latest(message).unwrap();
-    assert_eq!(latest, events_of(&records[60..90]));
-    assert!(history.latest(MessageId::from_bits(1)).unwrap().is_empty());
+    assert_same(&latest.events, &events_of(&records[60..90]));
+    assert_eq!(latest.accepted, Some(records[0].event.clone()));
+    let unknown = history.latest(MessageId::from_bits(1)).unwrap();
+    assert_eq!(unknown, Latest::default());
+}
+
+#[test]
+fn what_a_message_was_stays_known_in_blocks_and_before_they_are_written() {
+    let records = Sample::new(9).take(400);
+    let history = filled(&MemoryFiles::new(), &records[..200]);
+    commit(&history, &records[200..]);
+    for record in records.iter().filter(|it| it.event.heading.is_some()) {
+        let latest = history.latest(record.event.message).unwrap();
+        assert_eq!(latest.accepted, Some(record.event.clone()));
+    }
+}
+
+#[test]
+fn a_heading_beyond_all_measure_is_cut() {
+    let mut record = Sample::new(9).next();
+    record.event.heading = Some(Arc::new(crate::Heading {
+        from: "a".repeat(5000).into(),
+        subject: "\u{e9}".repeat(5000).into(),
+    }));
+    let history = open(&MemoryFiles::new(), &small());
+    commit(&history, &[record]);
+    let heading = ask(&history, &all())[0].heading.clone().unwrap();
+    assert_eq!((heading.from.len(), heading.subject.len()), (1024, 1024));
+}
+
+#[test]
+fn files_of_version_1_are_read_and_gone_on_with() {
+    let mut records = old_records();
+    let files = old_files();
+    assert_same(&ask(&open(&files, &small()), &all()), &events_of(&records));
+    // Of the one that is not sealed, a part becomes version 2; sealed ones are made one with it.
+    let more: Vec<Record> = Sample::new(78).take(500);
+    let more = more.into_iter().map(|mut it| {
+        it.position = Position::from_u64(it.position.to_u64() + 100_000);
+        it
+    });
+    records.extend(more);
+    let history = open(&files, &small());
+    commit(&history, &records[90..]);
+    history.flush().unwrap();
+    assert_same(&ask(&history, &all()), &events_of(&records));
+    drop(history);
+    let history = open(&files, &small());
+    assert_same(&ask(&history, &all()), &events_of(&records));
+    assert!(history.stats().damage.is_empty());
+}
+
+#[test]
+fn an_index_of_version_1_is_made_again_when_it_is_missing() {
+    let files = old_files();
+    files.remove(&data::index_name(0)).unwrap();
+    let (history, records) = (open(&files, &small()), old_records());
+    let query = Query {
+        message: Some(records[3].event.message),
+        order: Order::Oldest,
+        ..Query::default()
+    };
+    assert_same(&ask(&history, &query), &expected(&query, &records));
+    assert_eq!(
+        history
+            .minutes(Time::ZERO, Time::MAX)
+            .iter()
+            .map(|it| it.counts.total())
+            .sum::<u64>(),
+        90
+    );
 }
 
 #[test]

@@ -92,6 +92,7 @@ fn event(message: &Message, recipient: u32, status: Status, attempt: u16) -> Eve
         status,
         due_at: waits.then(|| at + Time::from_nanos(u64::from(attempt) * 1_000_000_007)),
         outcome: Some(Box::new(outcome)),
+        heading: None,
     }
 }
 

@@ -20,6 +20,10 @@ struct Line<'a> {
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     due_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<&'a str>,
     tags: BTreeMap<&'a str, &'a str>,
     #[serde(flatten)]
     attempt: Option<Attempt<'a>>,
@@ -56,6 +60,8 @@ impl<'a> Line<'a> {
             tenant: &event.tenant,
             status: event.status.name(),
             due_at: event.due_at.map(timestamp),
+            from: event.heading.as_ref().and_then(|it| some(&it.from)),
+            subject: event.heading.as_ref().and_then(|it| some(&it.subject)),
             tags: event
                 .tags
                 .iter()

@@ -78,6 +78,12 @@ fn columns() -> Vec<Column> {
         text("tenant", |it| Some(it.tenant.to_string())),
         text("status", |it| Some(it.status.name().to_owned())),
         time("due_at", |it| it.due_at),
+        text("from", |it| {
+            some(&it.heading.as_ref()?.from).map(str::to_owned)
+        }),
+        text("subject", |it| {
+            some(&it.heading.as_ref()?.subject).map(str::to_owned)
+        }),
         Column::Tags {
             keys: Levels::new(),
             values: Levels::new(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::columns::{self, COUNT};
 use super::details::Details;
-use super::{HAS_DUE, HAS_OUTCOME, Header, micros};
+use super::{HAS_DUE, HAS_HEADING, HAS_OUTCOME, Header, Version, micros};
 use crate::history::column::{Corrupt, Packed, Reader, Result, Unpacker, entries};
 use crate::history::keys;
 use crate::history::minutes::{self, Minutes};
@@ -34,7 +34,7 @@ pub(in crate::history) fn decode(
     filter: &Filter<'_>,
     zstd: &mut Unpacker,
 ) -> Result<Vec<(u64, Event)>> {
-    let columns = Packed::parse(body)?;
+    let columns = Packed::parse(body, header.version.columns())?;
     let names = columns.column(columns::NAMES, zstd)?;
     let names = Names::read(&names)?;
     let subjects = SubjectColumns::new(&columns, zstd)?;
@@ -44,13 +44,20 @@ pub(in crate::history) fn decode(
     if wanted.iter().all(|is_wanted| !is_wanted) {
         return Ok(Vec::new());
     }
-    let details = Details::new(&columns, zstd)?;
+    let has_heading = |(flags, is_wanted): (&u8, &bool)| *is_wanted && flags & HAS_HEADING != 0;
+    let mut flags = rows.statuses.iter().map(|(_, flags)| flags).zip(&wanted);
+    let with_headings = flags.any(has_heading);
+    let details = Details::new(&columns, with_headings, zstd)?;
     details.events(header, &rows, &subjects, &names, &wanted)
 }
 
 /// The keys of a block and its minutes.
-pub(in crate::history) fn read_keys(body: &[u8], zstd: &mut Unpacker) -> Result<Keys> {
-    let columns = Packed::parse(body)?;
+pub(in crate::history) fn read_keys(
+    version: Version,
+    body: &[u8],
+    zstd: &mut Unpacker,
+) -> Result<Keys> {
+    let columns: Columns<'_> = Packed::parse(body, version.columns())?;
     let names = columns.column(columns::NAMES, zstd)?;
     let names = Names::read(&names)?;
     let subjects = SubjectColumns::new(&columns, zstd)?;
@@ -289,7 +296,7 @@ impl Rows {
             let subject = next.checked_sub(back).ok_or(Corrupt)?;
             next += u32::from(back == 0);
             rows.subjects.push(below(subject, subjects.0.len())?);
-            let flags = status & (HAS_OUTCOME | HAS_DUE);
+            let flags = status & (HAS_OUTCOME | HAS_DUE | HAS_HEADING);
             let status = Status::from_number(status & !flags).ok_or(Corrupt)?;
             rows.statuses.push((status, flags));
             rows.routes.push(if flags & HAS_OUTCOME == 0 {

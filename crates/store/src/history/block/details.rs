@@ -7,10 +7,10 @@ use smtp::EnhancedStatus;
 
 use super::columns;
 use super::decode::{Columns, Names, Rows, Subjects};
-use super::{HAS_DUE, HAS_OUTCOME, Header};
+use super::{HAS_DUE, HAS_HEADING, HAS_OUTCOME, Header};
 use crate::history::column::{Corrupt, Reader, Result, Unpacker, entries};
 use crate::history::text;
-use crate::{Event, MessageId, Outcome, Said, StageTimes, Time};
+use crate::{Event, Heading, MessageId, Outcome, Said, StageTimes, Time};
 
 /// The columns of attempts, and of what was said.
 pub(super) struct Details<'a> {
@@ -21,15 +21,28 @@ pub(super) struct Details<'a> {
     words: Cow<'a, [u8]>,
     kind_names: Cow<'a, [u8]>,
     times: [Cow<'a, [u8]>; 11],
+    /// Those of headings; `None` where no row has one that is wanted.
+    headings: Option<[Cow<'a, [u8]>; 5]>,
 }
 
 impl<'a> Details<'a> {
-    pub(super) fn new(columns: &Columns<'a>, zstd: &mut Unpacker) -> Result<Self> {
+    pub(super) fn new(
+        columns: &Columns<'a>,
+        with_headings: bool,
+        zstd: &mut Unpacker,
+    ) -> Result<Self> {
         let mut get = |index| columns.column(index, zstd);
         let mut times: [Cow<'a, [u8]>; 11] = std::array::from_fn(|_| Cow::default());
         for (stage, column) in times.iter_mut().enumerate() {
             *column = get(columns::TIMES + stage)?;
         }
+        let headings = with_headings.then(|| {
+            let mut headings: [Cow<'a, [u8]>; 5] = std::array::from_fn(|_| Cow::default());
+            for (index, column) in (columns::HEADING..).zip(&mut headings) {
+                *column = get(index)?;
+            }
+            Ok(headings)
+        });
         Ok(Self {
             due: get(columns::DUE)?,
             attempts: get(columns::ATTEMPT)?,
@@ -38,6 +51,7 @@ impl<'a> Details<'a> {
             words: get(columns::WORDS)?,
             kind_names: get(columns::KINDS)?,
             times,
+            headings: headings.transpose()?,
         })
     }
 
@@ -53,6 +67,7 @@ impl<'a> Details<'a> {
         let kinds: Vec<Kind<'_>> = kinds.into_iter().map(Kind::read).collect::<Result<_>>()?;
         let mut due = Reader(&self.due);
         let mut outcomes = Outcomes::new(self, &kinds, &names.routes);
+        let mut headings = self.headings.as_ref().map(Headings::new).transpose()?;
         let mut events = Vec::new();
         for (row, is_wanted) in wanted.iter().enumerate() {
             let (status, flags) = rows.statuses[row];
@@ -64,6 +79,10 @@ impl<'a> Details<'a> {
                 .then(|| outcomes.next(rows.routes[row], *is_wanted))
                 .transpose()?
                 .flatten();
+            let heading = match &mut headings {
+                Some(headings) if flags & HAS_HEADING != 0 => headings.next(*is_wanted)?,
+                _ => None,
+            };
             if !is_wanted {
                 continue;
             }
@@ -78,6 +97,7 @@ impl<'a> Details<'a> {
                 status,
                 due_at: due_at.map(Time::from_micros),
                 outcome,
+                heading,
             };
             events.push((header.first_seq + row as u64, event));
         }
@@ -163,7 +183,12 @@ impl<'a> Outcomes<'a> {
             }
             return Ok(None);
         }
-        let text = self.text(kind)?;
+        let text = text_of(
+            kind.template,
+            kind.is_apart,
+            &mut self.lengths,
+            &mut self.words,
+        )?;
         let [site, host, source] = &self.routes[route as usize];
         Ok(Some(Box::new(Outcome {
             attempt,
@@ -180,17 +205,119 @@ impl<'a> Outcomes<'a> {
             times,
         })))
     }
+}
 
-    fn text(&mut self, kind: &Kind<'_>) -> Result<Box<str>> {
-        let mut out = Vec::with_capacity(kind.template.len() + 16 * kind.gaps);
-        if kind.is_apart {
-            text::join(kind.template, &mut out, || {
-                self.words.take(self.lengths.number()?)
-            })?;
-        } else {
-            out.extend_from_slice(kind.template);
-        }
-        let text = String::from_utf8(out).map_err(|_| Corrupt)?;
-        Ok(text.into())
+/// What headings say: the titles that a block has, and where in its columns the next one stands.
+struct Headings<'a> {
+    from: Reader<'a>,
+    titles: Reader<'a>,
+    lengths: Reader<'a>,
+    words: Reader<'a>,
+    from_names: Vec<Arc<str>>,
+    title_names: Vec<Title<'a>>,
+    last: Option<Last<'a>>,
+}
+
+/// A subject without the words in its gaps.
+#[derive(Clone, Copy)]
+struct Title<'a> {
+    is_apart: bool,
+    template: &'a [u8],
+    gaps: usize,
+}
+
+/// The newest heading: as it stands there, and made once it was asked for.
+struct Last<'a> {
+    from: usize,
+    title: Title<'a>,
+    lengths: Reader<'a>,
+    words: Reader<'a>,
+    made: Option<Arc<Heading>>,
+}
+
+impl<'a> Headings<'a> {
+    fn new(columns: &'a [Cow<'_, [u8]>; 5]) -> Result<Self> {
+        let [from, titles, lengths, words, names] = columns.each_ref().map(|it| Reader(it));
+        let mut names = names;
+        let from_names = entries(&mut names)?.into_iter().map(|name| {
+            let name = std::str::from_utf8(name).map_err(|_| Corrupt)?;
+            Ok(Arc::from(name))
+        });
+        let from_names = from_names.collect::<Result<_>>()?;
+        let title_names = entries(&mut names)?.into_iter().map(Title::read);
+        Ok(Self {
+            from,
+            titles,
+            lengths,
+            words,
+            from_names,
+            title_names: title_names.collect::<Result<_>>()?,
+            last: None,
+        })
     }
+
+    /// Passes over one, and makes it if it is wanted.
+    fn next(&mut self, is_wanted: bool) -> Result<Option<Arc<Heading>>> {
+        if let Some(from) = self.from.number::<usize>()?.checked_sub(1) {
+            let title = self.titles.number::<usize>()?;
+            let title = *self.title_names.get(title).ok_or(Corrupt)?;
+            self.last = Some(Last {
+                from,
+                title,
+                lengths: self.lengths,
+                words: self.words,
+                made: None,
+            });
+            for _ in 0..title.gaps {
+                self.words.take(self.lengths.number()?)?;
+            }
+        }
+        let last = self.last.as_mut().ok_or(Corrupt)?;
+        if is_wanted && last.made.is_none() {
+            let from = self.from_names.get(last.from).ok_or(Corrupt)?;
+            last.made = Some(Arc::new(Heading {
+                from: Arc::clone(from),
+                subject: last.subject()?,
+            }));
+        }
+        Ok(last.made.as_ref().filter(|_| is_wanted).map(Arc::clone))
+    }
+}
+
+impl<'a> Title<'a> {
+    fn read(entry: &'a [u8]) -> Result<Self> {
+        let (is_apart, template) = entry.split_first().ok_or(Corrupt)?;
+        let is_apart = *is_apart != 0;
+        let gaps = memchr::memchr_iter(text::GAP, template).count();
+        Ok(Self {
+            is_apart,
+            template,
+            gaps: if is_apart { gaps } else { 0 },
+        })
+    }
+}
+
+impl Last<'_> {
+    fn subject(&self) -> Result<Box<str>> {
+        let (mut lengths, mut words) = (self.lengths, self.words);
+        let title = self.title;
+        text_of(title.template, title.is_apart, &mut lengths, &mut words)
+    }
+}
+
+/// A text from its template and the next words.
+fn text_of(
+    template: &[u8],
+    is_apart: bool,
+    lengths: &mut Reader<'_>,
+    words: &mut Reader<'_>,
+) -> Result<Box<str>> {
+    let mut out = Vec::with_capacity(template.len());
+    if is_apart {
+        text::join(template, &mut out, || words.take(lengths.number()?))?;
+    } else {
+        out.extend_from_slice(template);
+    }
+    let text = String::from_utf8(out).map_err(|_| Corrupt)?;
+    Ok(text.into())
 }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use super::columns::{self, COUNT};
-use super::{HAS_DUE, HAS_OUTCOME, HEADER_BYTES, Header, micros};
+use super::{HAS_DUE, HAS_HEADING, HAS_OUTCOME, HEADER_BYTES, Header, Version, micros};
 use crate::history::column::{Dictionary, Packer, put_bytes, put_i64, put_u64};
 use crate::history::keys;
 use crate::history::minutes::{self, MinuteStats, Minutes};
 use crate::history::{Position, text};
-use crate::{Event, Outcome, Tags};
+use crate::{Event, Heading, Outcome, Tags};
 
 /// An event and where the journal has it.
 #[derive(Clone, Debug)]
@@ -42,6 +42,8 @@ pub(in crate::history) struct Encoder {
     tags: Dictionary,
     routes: Dictionary,
     kinds: Dictionary,
+    reverse_paths: Dictionary,
+    titles: Dictionary,
     keys: Vec<u32>,
     scratch: Vec<u8>,
     last: Last,
@@ -55,6 +57,7 @@ struct Last {
     tenant: Option<(Arc<str>, u32)>,
     tags: Option<(Tags, u32)>,
     route: Option<([Arc<str>; 3], u32)>,
+    heading: Option<Arc<Heading>>,
 }
 
 impl Encoder {
@@ -69,6 +72,8 @@ impl Encoder {
             tags: Dictionary::default(),
             routes: Dictionary::default(),
             kinds: Dictionary::default(),
+            reverse_paths: Dictionary::default(),
+            titles: Dictionary::default(),
             keys: Vec::new(),
             scratch: Vec::new(),
             last: Last::default(),
@@ -97,6 +102,7 @@ impl Encoder {
         self.packer.pack(&self.columns, &mut bytes);
         let last = records.last().expect("at least one record");
         let header = Header {
+            version: Version::Two,
             body_bytes: (bytes.len() - HEADER_BYTES) as u32,
             rows: records.len() as u32,
             first_seq,
@@ -139,6 +145,9 @@ impl Encoder {
             dictionary.finish(names);
         }
         self.kinds.finish(&mut self.columns[columns::KINDS]);
+        let titles = &mut self.columns[columns::TITLES];
+        self.reverse_paths.finish(titles);
+        self.titles.finish(titles);
         minutes::write(all, &mut self.columns[columns::MINUTES]);
     }
 
@@ -157,7 +166,41 @@ impl Encoder {
             status |= HAS_OUTCOME;
             self.put_outcome(outcome);
         }
+        if let Some(heading) = &event.heading {
+            status |= HAS_HEADING;
+            self.put_heading(heading);
+        }
         self.columns[columns::STATUS].push(status);
+    }
+
+    /// The recipients of a message come together: what it is stands there once.
+    fn put_heading(&mut self, heading: &Arc<Heading>) {
+        if let Some(last) = &self.last.heading
+            && (Arc::ptr_eq(last, heading) || last == heading)
+        {
+            return self.number(columns::HEADING, 0u32);
+        }
+        self.last.heading = Some(Arc::clone(heading));
+        let (from, _) = self.reverse_paths.number(heading.from.as_bytes());
+        self.number(columns::HEADING, 1 + u64::from(from));
+        self.scratch.clear();
+        self.scratch.push(0);
+        let words = [columns::TITLE_WORD_BYTES, columns::TITLE_WORDS];
+        let is_apart = self.put_apart(&heading.subject, words);
+        self.scratch[0] = is_apart.into();
+        let (title, _) = self.titles.number(&self.scratch);
+        self.number(columns::TITLE, title);
+    }
+
+    /// Appends a text's template to `scratch`, and its words to these columns (lengths, octets); says
+    /// whether it was taken apart.
+    fn put_apart(&mut self, text: &str, words: [usize; 2]) -> bool {
+        let columns = self.columns.get_disjoint_mut(words);
+        let [lengths, words] = columns.expect("two columns");
+        text::split(text, &mut self.scratch, |word| {
+            put_u64(lengths, word.len() as u64);
+            words.extend_from_slice(word);
+        })
     }
 
     fn difference(&mut self, column: usize, value: u64, from: u64) {
@@ -301,15 +344,8 @@ impl Encoder {
         put_bytes(kind, outcome.stage.as_bytes());
         let apart = kind.len();
         kind.push(0);
-        let [lengths, words] = self
-            .columns
-            .get_disjoint_mut([columns::WORD_BYTES, columns::WORDS])
-            .expect("two columns");
-        let is_apart = text::split(&said.text, kind, |word| {
-            put_u64(lengths, word.len() as u64);
-            words.extend_from_slice(word);
-        });
-        kind[apart] = is_apart.into();
+        let is_apart = self.put_apart(&said.text, [columns::WORD_BYTES, columns::WORDS]);
+        self.scratch[apart] = is_apart.into();
         let (number, _) = self.kinds.number(&self.scratch);
         self.number(columns::KIND, number);
     }

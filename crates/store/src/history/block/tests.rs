@@ -1,5 +1,7 @@
 //! Blocks: what went in comes out, and what is damaged is refused.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -8,7 +10,7 @@ use crate::history::column::Unpacker;
 use crate::history::keys;
 use crate::history::query::Query;
 use crate::history::sample::Sample;
-use crate::{Event, MessageId, Outcome, Said, StageTimes, Status, Tags};
+use crate::{Event, Heading, MessageId, Outcome, Said, StageTimes, Status, Tags};
 
 const ALL: [u64; 2] = [0, u64::MAX];
 
@@ -87,7 +89,8 @@ fn each_question_finds_what_it_asks_for_and_no_more() {
 #[test]
 fn keys_and_minutes_are_the_same_when_they_are_made_again() {
     let encoded = encode(&Sample::new(3).take(1000));
-    let again = read_keys(&encoded.bytes[HEADER_BYTES..], &mut Unpacker::new()).unwrap();
+    let body = &encoded.bytes[HEADER_BYTES..];
+    let again = read_keys(Version::Two, body, &mut Unpacker::new()).unwrap();
     assert_eq!(again.keys, encoded.keys);
     assert_eq!(again.minutes, encoded.minutes);
     let counted: u64 = again.minutes.values().map(|it| it.counts.total()).sum();
@@ -165,8 +168,15 @@ fn any_event() -> impl Strategy<Value = Event> {
     let due_at = prop::option::of(time());
     let outcome = prop::option::of(any_outcome().prop_map(Box::new));
     let names = (any_text(), any_text());
-    (time(), id, 0u32..3, names, tags, 1u8..9, due_at, outcome).prop_map(
-        |(at, id, recipient, (address, tenant), tags, status, due_at, outcome)| Event {
+    let heading = (any_text(), any_text()).prop_map(|(from, subject)| {
+        Arc::new(Heading {
+            from: from.into(),
+            subject: subject.into(),
+        })
+    });
+    let said = (outcome, prop::option::of(heading));
+    (time(), id, 0u32..3, names, tags, 1u8..9, due_at, said).prop_map(
+        |(at, id, recipient, (address, tenant), tags, status, due_at, (outcome, heading))| Event {
             at,
             message: MessageId::from_bits(id),
             recipient,
@@ -179,6 +189,7 @@ fn any_event() -> impl Strategy<Value = Event> {
             status: Status::from_number(status).unwrap(),
             due_at,
             outcome,
+            heading,
         },
     )
 }
@@ -205,7 +216,8 @@ proptest! {
         encoded.bytes[index] = to;
         // Without the checksum's help: nothing panics, nothing is allocated beyond all measure.
         let _ = read(&encoded, &Query::default(), ALL);
-        let _ = read_keys(&encoded.bytes[HEADER_BYTES..], &mut Unpacker::new());
+        let body = &encoded.bytes[HEADER_BYTES..];
+        let _ = read_keys(Version::Two, body, &mut Unpacker::new());
     }
 }
 

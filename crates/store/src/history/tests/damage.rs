@@ -128,7 +128,7 @@ fn a_file_of_a_later_version_is_refused_by_name() {
     drop(filled(&files, &Sample::new(35).take(10)));
     let name = &names(&files, ".events")[0];
     let mut start = files.bytes_of(name)[..12].to_vec();
-    start[8] = 2;
+    start[8] = 3;
     let crc = crc32c::crc32c(&start);
     start.extend_from_slice(&crc.to_le_bytes());
     files.damage(name, 0, &start);
