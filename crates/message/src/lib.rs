@@ -29,5 +29,5 @@ pub use encode::{push_lines_quoted_printable, push_text_part};
 pub use header::HeaderError;
 pub use mailbox::{Mailbox, MailboxError};
 pub use mailing::{Mailing, MailingError};
-pub use template::{Rendered, Source, Template, TemplateError, UriTemplate};
+pub use template::{Rendered, STACK_BYTES, Source, Template, TemplateError, UriTemplate};
 pub use unsubscribe::{ListUnsubscribe, UnsubscribeError};

@@ -2,14 +2,18 @@
 //!
 //! A variable that is not given is an error, never an empty string. HTML is auto-escaped, text and
 //! subject are not. Templates are a sender's code, and not every sender of a server is to be trusted
-//! with all of it: there is no `include`, no file is opened while rendering, and what one rendering
-//! does and makes is bounded ([`FUEL`]). Of minijinja's own filters those are missing (`indent`,
-//! `pprint`, `chain`, `zip`) that would print what is not given.
+//! with all of it: there is no `include`, no file is opened while rendering, what one rendering
+//! does and makes is bounded ([`FUEL`]), and so is how deep the parser and the compiler go into it
+//! ([`OPERATORS_MAX`]). What a rendering makes may be nested as deep as its fuel allows, and takes as
+//! much of the stack: a stranger's template is rendered on one of [`STACK_BYTES`]. Of minijinja's own
+//! filters those are missing (`indent`, `pprint`, `chain`, `zip`) that would print what is not given.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 
+use minijinja::machinery::{Token, tokenize};
+use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, State, UndefinedBehavior, Value, filters};
 use serde_json::{Map, Value as Json};
@@ -232,14 +236,26 @@ struct Compiled {
 }
 
 /// What one rendering may use up: one for an instruction, and one for each 64 octets that it makes,
-/// so at most a tenth of a second and some 64 MB.
-const FUEL: u64 = 1_000_000;
+/// so at most some 20 ms and 13 MB.
+const FUEL: u64 = 200_000;
+
+/// The stack on which a stranger's template is to be rendered. A value in a value costs four
+/// instructions, and at most 2 KiB of the stack to print, compare or drop; so 100 MiB are reached.
+pub const STACK_BYTES: usize = 256 << 20;
+
+/// Operators in one tag, brackets and keywords of expressions included. The parser calls itself for
+/// each, unguarded where one follows the other, as in `-----1` and `a.b.c`.
+const OPERATORS_MAX: usize = 500;
+
+/// The same for `elif`, in a whole template.
+const ELIFS_MAX: usize = 250;
 
 /// The name of the one template of each environment.
 const NAME: &str = "template";
 
 impl Compiled {
     fn new(source: Source, escape: AutoEscape) -> Result<Self, TemplateError> {
+        check_depth(&source)?;
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_debug(true);
@@ -276,6 +292,48 @@ impl Compiled {
             .collect();
         let variables = self.template().undeclared_variables(false);
         variables.into_iter().filter(move |v| !globals.contains(v))
+    }
+}
+
+/// Refuses what would take the parser too deep. What is no template is left to the parser.
+fn check_depth(source: &Source) -> Result<(), TemplateError> {
+    let (mut operators, mut elifs) = (0, 0);
+    for (token, span) in
+        tokenize(&source.text, false, SyntaxConfig::default()).map_while(Result::ok)
+    {
+        match token {
+            Token::VariableStart | Token::BlockStart => operators = 0,
+            Token::Ident("elif") => elifs += 1,
+            _ if is_operator(&token) => operators += 1,
+            _ => {}
+        }
+        let problem = match () {
+            () if operators > OPERATORS_MAX => "a tag with over 500 operators",
+            () if elifs > ELIFS_MAX => "over 250 `elif`",
+            () => continue,
+        };
+        return Err(TemplateError {
+            line: Some(span.start_line.into()),
+            ..TemplateError::new(source.name.clone(), problem.to_owned())
+        });
+    }
+    Ok(())
+}
+
+/// Whether a token may take the parser one step deeper: all but names, values and what separates
+/// them.
+fn is_operator(token: &Token<'_>) -> bool {
+    match token {
+        Token::Ident(name) => ["not", "and", "or", "if", "else", "is", "in"].contains(name),
+        Token::Str(_)
+        | Token::String(_)
+        | Token::Int(_)
+        | Token::Int128(_)
+        | Token::Float(_)
+        | Token::Comma
+        | Token::Colon
+        | Token::Assign => false,
+        _ => true,
     }
 }
 
@@ -389,6 +447,54 @@ mod tests {
             let result = template.render(&variables(&json!({ "name": name })), None);
             assert!(result.is_err(), "{text:.60}");
         }
+    }
+
+    #[test]
+    fn a_template_as_deep_as_may_be_compiles_and_a_deeper_one_is_refused() {
+        let chains: [fn(usize) -> String; 12] = [
+            |n| format!("{{{{ {}1 }}}}", "-".repeat(n)),
+            |n| format!("{{{{ {}1 }}}}", "not ".repeat(n)),
+            |n| format!("{{{{ 1{} }}}}", "+1".repeat(n)),
+            |n| format!("{{{{ x{} }}}}", "~x".repeat(n)),
+            |n| format!("{{{{ x{} }}}}", ".a".repeat(n)),
+            |n| format!("{{{{ x{} }}}}", "[0]".repeat(n)),
+            |n| format!("{{{{ x{} }}}}", "()".repeat(n)),
+            |n| format!("{{{{ x{} }}}}", "|e".repeat(n)),
+            |n| format!("{{{{ x{} }}}}", " if x else x".repeat(n)),
+            |n| format!("{{{{ x{} }}}}", "**x".repeat(n)),
+            |n| format!("{{{{ x{} }}}}", " is defined".repeat(n)),
+            |n| format!("{{% if x %}}{}{{% endif %}}", "{% elif x %}".repeat(n)),
+        ];
+        for chain in chains {
+            let allowed = (0..=OPERATORS_MAX)
+                .rev()
+                .find(|n| template("", &chain(*n), "").is_ok());
+            assert!(allowed.is_some_and(|n| n >= 249), "{:.40}", chain(3));
+            let error = template("", &chain(200_000), "").unwrap_err();
+            assert!(error.problem.contains("over "), "{error}");
+        }
+        let wide = format!("{{{{ [{}] }}}}", "1, name, 'x', ".repeat(10_000));
+        assert!(template("", &wide, "").is_ok());
+    }
+
+    #[test]
+    fn values_nested_as_deep_as_fuel_allows_fit_the_stack_for_strangers() {
+        let nested = |count| format!("{{% set x = 1 %}}{}", "{% set x = [x] %}".repeat(count));
+        let texts = [
+            ("{{ x }}", 40_000, true),
+            ("{{ x == [x] }}", 40_000, true),
+            ("{{ {x: 1} | length }}", 40_000, true),
+            ("", 60_000, false),
+        ];
+        let rendering = move || {
+            for (then, depth, fits) in texts {
+                let template = template("", &(nested(depth) + then), "").unwrap();
+                let rendered = template.render(&Map::new(), None);
+                assert_eq!(rendered.is_ok(), fits, "{then} {rendered:.200?}");
+            }
+        };
+        let stack = std::thread::Builder::new().stack_size(STACK_BYTES);
+        stack.spawn(rendering).unwrap().join().unwrap();
     }
 
     #[test]

@@ -6,14 +6,14 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use engine::views::{Filter, Health, QueueLine, SiteView, Stats};
 use serde::{Deserialize, Serialize};
 use store::Time;
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
-use super::body::{self, Body, Params};
+use super::body::{self, Body, Named, Params};
 use super::caller::{MayOperate, MayRead, MaySend, tenant_named, tenant_of};
 use super::events::{ago, tag};
 use super::problem::{ErrorBody, Kind, Problem};
@@ -389,7 +389,7 @@ pub(crate) async fn sites(
 pub(crate) async fn site(
     State(api): State<Api>,
     _: MayOperate,
-    Path(name): Path<String>,
+    Named(name): Named,
 ) -> Result<Json<SiteState>, Problem> {
     let view = api.apart(move |api| Ok(api.0.engine.site(&name))).await?;
     view.map(|view| Json(view.into()))

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use axum::extract::{self, FromRequest, FromRequestParts, Query, Request};
 use axum::http::header::CONTENT_LENGTH;
 use axum::http::request::Parts;
 use futures_util::StreamExt;
@@ -149,6 +149,21 @@ impl<T: DeserializeOwned + Send> FromRequestParts<Api> for Params<T> {
         match Query::from_request_parts(parts, api).await {
             Ok(Query(params)) => Ok(Self(params)),
             Err(error) => Err(Problem::new(Kind::Validation, error.body_text())),
+        }
+    }
+}
+
+/// What a path names, its escapes read.
+#[derive(Debug)]
+pub(crate) struct Named(pub(crate) String);
+
+impl FromRequestParts<Api> for Named {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        match extract::Path::from_request_parts(parts, api).await {
+            Ok(extract::Path(name)) => Ok(Self(name)),
+            Err(error) => Err(Problem::new(Kind::BadRequest, error.body_text())),
         }
     }
 }

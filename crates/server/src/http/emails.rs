@@ -1,14 +1,14 @@
 //! One message: where it stands, when it goes, taking it back.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use engine::views::{Filter, MessageView};
 use serde::Serialize;
 use store::MessageId;
 use utoipa::ToSchema;
 
 use super::Api;
-use super::body::{self, Body};
+use super::body::{self, Body, Named};
 use super::caller::{MaySend, MayTrace, tenant_of};
 use super::compose::scheduled_at;
 use super::events::{EventList, all_of};
@@ -53,7 +53,7 @@ async fn find(api: &Api, who: &Principal, id: &str) -> Result<MessageView, Probl
 pub(crate) async fn get(
     State(api): State<Api>,
     MayTrace(who): MayTrace,
-    Path(id): Path<String>,
+    Named(id): Named,
 ) -> Result<Json<EmailView>, Problem> {
     let view = find(&api, &who, &id).await?;
     Ok(Json(EmailView::new(&view, api.0.engine.now())))
@@ -70,7 +70,7 @@ pub(crate) async fn get(
 pub(crate) async fn update(
     State(api): State<Api>,
     MaySend(who): MaySend,
-    Path(id): Path<String>,
+    Named(id): Named,
     body: Body,
 ) -> Result<Json<Changed>, Problem> {
     let update: UpdateEmail = body::json(&body.bytes)?;
@@ -95,7 +95,7 @@ pub(crate) async fn update(
 pub(crate) async fn cancel(
     State(api): State<Api>,
     MaySend(who): MaySend,
-    Path(id): Path<String>,
+    Named(id): Named,
 ) -> Result<Json<Changed>, Problem> {
     let view = find(&api, &who, &id).await?;
     let only = Filter {
@@ -123,7 +123,7 @@ fn too_late(done: &str) -> Problem {
 pub(crate) async fn events(
     State(api): State<Api>,
     MayTrace(who): MayTrace,
-    Path(id): Path<String>,
+    Named(id): Named,
 ) -> Result<Json<EventList>, Problem> {
     let view = find(&api, &who, &id).await?;
     all_of(&api, view.id).await.map(Json)

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use store::Time;
 use utoipa::ToSchema;
 
 use super::Api;
-use super::body::{self, Body};
+use super::body::{self, Body, Named};
 use super::caller::MayOperate;
 use super::problem::{ErrorBody, Kind, Problem};
 use super::views::moment;
@@ -179,7 +179,7 @@ pub(crate) async fn create(
 pub(crate) async fn revoke(
     State(api): State<Api>,
     _: MayOperate,
-    Path(id): Path<String>,
+    Named(id): Named,
 ) -> Result<Json<Removed>, Problem> {
     let id: KeyId = id.parse().map_err(|error| Problem::invalid("id", error))?;
     api.0.engine.forget(&format!("{PREFIX}{id}")).await?;

@@ -13,11 +13,12 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue};
 use engine::{AcceptError, Accepted, Claim, ClaimError, Options, Submission};
 use memchr::memmem;
-use message::Eml;
+use message::{Eml, STACK_BYTES};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use smtp::{Address, Content, Envelope, Recipient};
+use tokio::sync::oneshot;
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
@@ -423,7 +424,8 @@ fn composer<'r>(api: &'r Api, tenant: &Arc<str>, is_batch: bool) -> Composer<'r>
     )
 }
 
-/// Does `work` here, or where it disturbs nobody if it may take long.
+/// Does `work` here, or where it disturbs nobody if it may take long, and has the stack that a
+/// stranger's template may need.
 async fn worked<T: Send + 'static>(
     api: &Api,
     is_long: bool,
@@ -433,11 +435,19 @@ async fn worked<T: Send + 'static>(
         return work(api);
     }
     let _turn = api.0.work_turns.acquire().await;
-    api.apart(work).await
+    let (api, (tell, told)) = (api.clone(), oneshot::channel());
+    let thread = std::thread::Builder::new().name("compose".into());
+    let begun = thread.stack_size(STACK_BYTES).spawn(move || {
+        // Nobody listens if the client has gone.
+        let _ = tell.send(work(&api));
+    });
+    begun.map_err(|error| Problem::new(Kind::Internal, error.to_string()))?;
+    told.await
+        .unwrap_or_else(|_| Err(Problem::new(Kind::Internal, "composing it failed")))
 }
 
 /// Whether composing what this JSON says may take long: there is much of it, or it may have a
-/// template, which may do a tenth of a second's work for each message. A field's name can be spelt
+/// template, which may do 20 ms of work for each message. A field's name can be spelt
 /// with escapes too.
 fn may_take_long(json: &[u8]) -> bool {
     let has = |text: &[u8]| memmem::find(json, text).is_some();

@@ -1,7 +1,7 @@
 //! The suppression list of a tenant: addresses that get no mail of it.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use engine::views::Suppression;
 use futures_util::future::try_join_all;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use store::Time;
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
-use super::body::{self, Body, Params};
+use super::body::{self, Body, Named, Params};
 use super::caller::{MayRead, MaySend, tenant_named};
 use super::keys::Removed;
 use super::problem::{ErrorBody, Problem};
@@ -172,7 +172,7 @@ pub(crate) async fn remove(
     State(api): State<Api>,
     MaySend(who): MaySend,
     Params(params): Params<TenantParams>,
-    Path(email): Path<String>,
+    Named(email): Named,
 ) -> Result<Json<Removed>, Problem> {
     let tenant = tenant_named(&who, params.tenant.as_deref())?;
     let address = address(&email)?;

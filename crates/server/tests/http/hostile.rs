@@ -172,3 +172,48 @@ async fn who_does_not_read_the_answers_gives_the_connection_back() {
     drop(deaf);
     server.stop().await;
 }
+
+#[tokio::test]
+async fn a_strangers_template_cannot_overflow_the_stack() {
+    let server = Server::start(Config::default()).await;
+    let key = server.key("shop", Scopes::SEND);
+    let nested = "{% set x = [x] %}".repeat(40_000);
+    for (text, status) in [
+        (format!("{{{{ 1{} }}}}", "+1".repeat(200_000)), 422),
+        (format!("{{{{ {}1 }}}}", "-".repeat(100_000)), 422),
+        (format!("{{% set x = 1 %}}{nested}{{{{ x }}}}"), 200),
+    ] {
+        let mail = serde_json::json!({
+            "from": "a@a.example", "to": "b@b.example", "template": {"subject": "s", "text": text},
+        });
+        let answer = server.post("/emails", &key, &mail.to_string()).await;
+        assert_eq!(answer.status, status, "{}", answer.body);
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_path_that_is_no_utf_8_is_answered_like_any_other_mistake() {
+    let server = Server::start(Config::default()).await;
+    let key = server.key("shop", Scopes::SEND.and(Scopes::READ).and(Scopes::ADMIN));
+    for (method, path) in [
+        ("GET", "/emails/%ff"),
+        ("GET", "/emails/%ff/events"),
+        ("PATCH", "/emails/%ff"),
+        ("POST", "/emails/%ff/cancel"),
+        ("GET", "/sites/%ff"),
+        ("DELETE", "/suppressions/%ff%fe"),
+        ("DELETE", "/keys/%ff"),
+    ] {
+        let head =
+            format!("{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n");
+        let request = format!("{head}Connection: close\r\nContent-Length: 2\r\n\r\n{{}}");
+        let said = said_to(&server, request.as_bytes()).await;
+        assert!(said.starts_with("HTTP/1.1 400 "), "{path}: {said}");
+        assert!(
+            said.contains(r#""name":"validation_error""#),
+            "{path}: {said}"
+        );
+    }
+    server.stop().await;
+}
