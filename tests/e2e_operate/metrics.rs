@@ -68,6 +68,16 @@ fn the_guide_has_every_metric_with_its_type_and_no_other() {
 }
 
 #[test]
+fn a_share_is_a_ratio_and_its_name_says_so() {
+    let home = Home::new("");
+    let server = home.serve();
+    assert_eq!(value(&server, "mailrail_window_ratio"), 1.0);
+    let cpu = value(&server, "mailrail_process_cpu_ratio");
+    assert!((0.0..=1.0).contains(&cpu), "{cpu}");
+    assert!(printed(&server).keys().all(|name| !name.contains("ratios")));
+}
+
+#[test]
 fn jobs_are_counted_where_they_are() {
     let sink = start(
         sink::Sink::builder().keep_records().script(

@@ -22,7 +22,7 @@ use crate::intake::{lost, table_refusal};
 use crate::lifecycle;
 use crate::queue::Shard;
 use crate::reload;
-use crate::route::{HickoryDns, Own, Resolver, Route, Routes};
+use crate::route::{Dns, Own, Resolver, Route, Routes, SystemDns};
 use crate::submission::Submission;
 use crate::views::{
     Filter, Followed, Health, MessageView, QueueLine, SiteView, Stats, Suppression,
@@ -94,13 +94,8 @@ impl Engine {
                 TlsContext::new(Vec::new()).map_err(|error| OpenError::Config(error.to_string()))?
             }
         };
-        let dns = match config.dns.clone() {
-            Some(dns) => dns,
-            None => {
-                let system = HickoryDns::from_system();
-                Arc::new(system.map_err(|error| OpenError::Config(error.to_string()))?)
-            }
-        };
+        let system_dns = || Arc::new(SystemDns::default()) as Arc<dyn Dns>;
+        let dns = config.dns.clone().unwrap_or_else(system_dns);
         let own = Own {
             names: vec![config.host.clone()],
             listening: config.listening.clone(),

@@ -14,6 +14,7 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError as Semantic, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+use hickory_resolver::system_conf::parse_resolv_conf;
 use smtp::Domain;
 
 use super::dns::{Dns, DnsError, Found, Mx};
@@ -34,19 +35,17 @@ pub struct HickoryDns {
 
 /// The resolver cannot be set up.
 #[derive(Debug, thiserror::Error)]
-#[error("the name servers of this machine are not known")]
+#[error("no name servers are known")]
 pub struct HickoryError(#[from] NetError);
 
 impl HickoryDns {
-    /// The servers of `/etc/resolv.conf`. Needs a tokio runtime.
+    /// The servers that a resolv.conf(5) names.
     ///
     /// # Errors
-    /// [`HickoryError`] where that file is missing or no use.
-    pub fn from_system() -> Result<Self, HickoryError> {
-        let mut builder = TokioResolver::builder_tokio()?;
-        adjust(builder.options_mut());
-        let resolver = builder.build()?;
-        Ok(Self { resolver })
+    /// [`HickoryError`] where it names none, or is no use.
+    pub(crate) fn of_resolv_conf(text: &[u8]) -> Result<Self, HickoryError> {
+        let (config, options) = parse_resolv_conf(text)?;
+        Self::build(config, options)
     }
 
     /// These servers.
@@ -63,9 +62,13 @@ impl HickoryDns {
             NameServerConfig::new(addr.ip(), true, at_port.into())
         };
         let config = ResolverConfig::from_parts(None, vec![], servers.iter().map(server).collect());
+        Self::build(config, ResolverOpts::default())
+    }
+
+    fn build(config: ResolverConfig, mut options: ResolverOpts) -> Result<Self, HickoryError> {
+        adjust(&mut options);
         let provider = TokioRuntimeProvider::default();
-        let mut builder = TokioResolver::builder_with_config(config, provider);
-        adjust(builder.options_mut());
+        let builder = TokioResolver::builder_with_config(config, provider).with_options(options);
         let resolver = builder.build()?;
         Ok(Self { resolver })
     }

@@ -11,6 +11,7 @@ mod mx;
 mod pattern;
 mod resolver;
 mod site;
+mod system;
 mod table;
 #[cfg(test)]
 pub(crate) mod zone;
@@ -30,6 +31,7 @@ pub use hickory::{HickoryDns, HickoryError};
 pub use mx::{Host, Own, ResolveError};
 pub use pattern::{Pattern, PatternError};
 pub use resolver::{Families, Resolved, Resolver, ResolverOptions};
+pub use system::SystemDns;
 pub use table::{RouteError, Routes};
 
 /// How mail for some domains leaves; checked, with everything said.

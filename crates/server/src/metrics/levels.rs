@@ -156,9 +156,9 @@ const LEVELS: &[Level] = &[
         of: |_, health| health.journal_sync.as_secs_f64(),
     },
     Level {
-        name: "process_cpu",
+        name: "process_cpu_ratio",
         help: "Share of the machine's CPU that this process uses",
-        unit: Some(Unit::Ratios),
+        unit: None,
         of: |_, health| health.cpu_share,
     },
     Level {
@@ -180,9 +180,9 @@ const LEVELS: &[Level] = &[
         of: |_, health| health.disk_free_bytes as f64,
     },
     Level {
-        name: "window",
+        name: "window_ratio",
         help: "How wide windows may be; below 1 the machine is short",
-        unit: Some(Unit::Ratios),
+        unit: None,
         of: |_, health| health.window_factor,
     },
     Level {
