@@ -67,12 +67,28 @@ impl Pool {
     pub async fn send(&self, envelope: impl Into<Arc<Envelope>>, content: Content) -> Report {
         let envelope = envelope.into();
         let shared = &self.handle.shared;
-        let mut report = shared.send_all(&envelope, &content).await;
+        let wait_max = shared.config.wait_max;
+        let mut report = shared.send_all(&envelope, &content, wait_max).await;
         if let Some(policy) = shared.config.retry {
             // Boxed, as all rare paths here are: a future is as large as its largest path.
             Box::pin(shared.send_again(&envelope, &content, policy, &mut report)).await;
         }
         report
+    }
+
+    /// Sends one message once, as [`send`](Self::send) does, and gives up with
+    /// [`Cause::Deadline`](crate::Cause::Deadline) where no connection took it in time.
+    ///
+    /// * `wait_max`: where that is less than [`PoolBuilder::wait_max`].
+    pub async fn send_within(
+        &self,
+        envelope: impl Into<Arc<Envelope>>,
+        content: Content,
+        wait_max: Duration,
+    ) -> Report {
+        let shared = &self.handle.shared;
+        let wait_max = wait_max.min(shared.config.wait_max);
+        shared.send_all(&envelope.into(), &content, wait_max).await
     }
 
     /// Makes one connection ready, so that an unreachable relay, a refused certificate or a wrong

@@ -15,24 +15,32 @@ use crate::shared::{Shared, gone};
 
 impl Shared {
     /// All recipients once, in transactions of what the server takes.
+    ///
+    /// * `wait_max`: for a connection.
     pub(crate) async fn send_all(
         self: &Arc<Self>,
         envelope: &Arc<Envelope>,
         content: &Content,
+        wait_max: Duration,
     ) -> Report {
         let recipients = envelope.recipients().len();
         let recipients_max = self.recipients_max.load(Ordering::Relaxed);
         if recipients <= recipients_max {
-            match self.send_one(envelope, content).await {
+            match self.send_one(envelope, content, wait_max).await {
                 Outcome::Done { results, timings } => return report(results, timings),
                 Outcome::Split { recipients_max } => self.lower_recipients_max(recipients_max),
             }
         }
-        Box::pin(self.send_split(envelope, content)).await
+        Box::pin(self.send_split(envelope, content, wait_max)).await
     }
 
     /// In transactions of what the server takes.
-    async fn send_split(self: &Arc<Self>, envelope: &Arc<Envelope>, content: &Content) -> Report {
+    async fn send_split(
+        self: &Arc<Self>,
+        envelope: &Arc<Envelope>,
+        content: &Content,
+        wait_max: Duration,
+    ) -> Report {
         let recipients = envelope.recipients().len();
         let recipients_max = self.recipients_max.load(Ordering::Relaxed);
         let indexes: Vec<usize> = (0..recipients).collect();
@@ -41,12 +49,12 @@ impl Shared {
             .filter_map(|part| envelope.narrowed(part));
         let sends = parts.map(|part| async move {
             let part = Arc::new(part);
-            match self.send_one(&part, content).await {
+            match self.send_one(&part, content, wait_max).await {
                 Outcome::Done { results, timings } => (results, timings),
                 // This server takes fewer than any before it.
                 Outcome::Split { recipients_max } => {
                     self.lower_recipients_max(recipients_max);
-                    let report = Box::pin(self.send_split(&part, content)).await;
+                    let report = Box::pin(self.send_split(&part, content, wait_max)).await;
                     (report.results, report.timings)
                 }
             }
@@ -65,7 +73,12 @@ impl Shared {
             .fetch_min(recipients_max.max(1), Ordering::Relaxed);
     }
 
-    async fn send_one(self: &Arc<Self>, envelope: &Arc<Envelope>, content: &Content) -> Outcome {
+    async fn send_one(
+        self: &Arc<Self>,
+        envelope: &Arc<Envelope>,
+        content: &Content,
+        wait_max: Duration,
+    ) -> Outcome {
         let (outcome, hears) = oneshot::channel();
         let now = self.now();
         let job = Job {
@@ -73,7 +86,7 @@ impl Shared {
             content: content.clone(),
             outcome,
             queued_at: now,
-            deadline: now + self.config.wait_max,
+            deadline: now + wait_max,
             returns: 0,
             refused_as: None,
         };
@@ -97,7 +110,8 @@ impl Shared {
             let Some(narrowed) = envelope.narrowed(&again) else {
                 return;
             };
-            let retried = self.send_all(&Arc::new(narrowed), content).await;
+            let wait_max = self.config.wait_max;
+            let retried = self.send_all(&Arc::new(narrowed), content, wait_max).await;
             for (index, result) in again.into_iter().zip(retried.results) {
                 report.results[index] = result;
             }

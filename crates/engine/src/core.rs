@@ -20,6 +20,7 @@ use crate::counters::Counters;
 use crate::delays::Round;
 use crate::deliver::Deliverer;
 use crate::gate::Gate;
+use crate::held::HeldUntil;
 use crate::idempotency::InFlight;
 use crate::queue::Shard;
 use crate::route::Resolver;
@@ -48,6 +49,7 @@ pub(crate) struct Core {
     pub(crate) claims: InFlight,
     pub(crate) gate: Gate,
     pub(crate) counters: Counters,
+    pub(crate) held_until: HeldUntil,
     /// Up to where what waits was looked through for long delays.
     pub(crate) delays: tokio::sync::Mutex<Round>,
     /// An attempt has ended; who drains waits for it.
@@ -115,6 +117,7 @@ impl Core {
             claims: InFlight::default(),
             gate: Gate::default(),
             counters: Counters::default(),
+            held_until: HeldUntil::default(),
             delays: tokio::sync::Mutex::default(),
             attempt_ended: Notify::new(),
             tenants: Mutex::default(),

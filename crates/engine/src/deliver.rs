@@ -116,6 +116,8 @@ impl Deliverer {
 
     /// Sends one message to recipients of one site, once.
     ///
+    /// * `wait_max`: for a connection.
+    ///
     /// # Cancel safety
     /// What is on the wire when this is dropped goes on, and nobody hears how it went.
     pub async fn deliver(
@@ -124,10 +126,11 @@ impl Deliverer {
         source: &Source,
         envelope: Arc<Envelope>,
         content: Content,
+        wait_max: Duration,
     ) -> Delivery {
         let recipients = envelope.recipients().len();
         let report = match self.entry(resolved, source) {
-            Ok(entry) => entry.pool.send(envelope, content).await,
+            Ok(entry) => entry.pool.send_within(envelope, content, wait_max).await,
             Err(error) => unusable(&error, recipients),
         };
         let context = Context {

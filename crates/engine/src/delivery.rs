@@ -153,18 +153,29 @@ impl Core {
         tokio::spawn(async move {
             let key = Key(job.key);
             if let Ok(Some(load)) = core.load(key).await {
-                let said = "gave up: the message reached its age limit";
-                let outcomes = load.recipients.iter().map(|&recipient| {
-                    let last = core.spool.last_outcome(load.slot, recipient).ok().flatten();
-                    let outcome = last.map_or_else(|| plain(said), |(_, outcome)| *outcome);
-                    (recipient, outcome)
-                });
-                let outcomes: Vec<_> = outcomes.collect();
-                core.settle_failed(load.slot, &load.message, Status::Expired, outcomes)
+                core.settle_expired(load.slot, &load.message, &load.recipients)
                     .await;
             }
             core.batches.forget(key);
         });
+    }
+
+    /// Settles recipients that reached their age limit, with what was said of them last.
+    pub(crate) async fn settle_expired(
+        self: &Arc<Self>,
+        slot: Slot,
+        message: &Arc<Message>,
+        recipients: &[u32],
+    ) {
+        let said = "gave up: the message reached its age limit";
+        let outcomes = recipients.iter().map(|&recipient| {
+            let last = self.spool.last_outcome(slot, recipient).ok().flatten();
+            let outcome = last.map_or_else(|| plain(said), |(_, outcome)| *outcome);
+            (recipient, outcome)
+        });
+        let outcomes = outcomes.collect();
+        self.settle_failed(slot, message, Status::Expired, outcomes)
+            .await;
     }
 
     /// Settles recipients that will not be served: the notice first, so that a crash between can
@@ -295,8 +306,11 @@ impl Grant {
         };
         let source = resolved.route.source(message.id.bits());
         let content = message.content.clone();
+        let left = self.job.expires_at.saturating_sub(self.core.clock.now());
         let deliverer = &self.core.deliverer;
-        let delivery = deliverer.deliver(resolved, source, envelope, content).await;
+        let delivery = deliverer
+            .deliver(resolved, source, envelope, content, left)
+            .await;
         self.dispose(load, delivery, Some(resolved)).await;
     }
 
@@ -429,6 +443,10 @@ impl Grant {
             }
             event.outcome = Some(Box::new(outcome));
             core.record(load.slot, event);
+        }
+        if status == Status::Held {
+            core.held_until
+                .add(self.job.expires_at, load.slot, load.message.id);
         }
     }
 }

@@ -33,6 +33,7 @@ mod delivery;
 mod engine;
 mod failed;
 mod gate;
+mod held;
 mod intake;
 mod jobs;
 mod learned;

@@ -124,6 +124,7 @@ async fn tidy(core: Weak<Core>) {
         if let Ok(Err(error)) = compacted {
             tracing::error!(%error, "the journal could not be compacted");
         }
+        core.expire_held();
         core.tell_delays().await;
         if tidied.elapsed() < TIDY_EVERY {
             continue;
@@ -202,6 +203,12 @@ impl Core {
             .filter(|one| !one.held)
             .collect();
         self.counters.held.add((count - waiting.len()) as u64);
+        let held = recovered.recipients.iter().filter(|one| one.held);
+        if let Some(due_at) = held.map(|one| one.due_at).max() {
+            let expires_at = self.age_limit(recovered.expires_at, due_at);
+            self.held_until
+                .add(expires_at, recovered.slot, recovered.id);
+        }
         waiting.sort_by_key(|one| (one.due_at, one.attempts));
         for together in waiting.chunk_by(|a, b| (a.due_at, a.attempts) == (b.due_at, b.attempts)) {
             let recipients: Vec<_> = together.iter().map(|one| with_domain(one)).collect();

@@ -182,12 +182,7 @@ impl Core {
         due_at: Time,
         attempts: u16,
     ) {
-        // Its sender has moved it to a time beyond its age: that counts from there.
-        let is_moved = attempts == 0 && due_at >= waiting.expires_at;
-        let expires_at = match is_moved {
-            true => due_at + self.policy.load().max_age,
-            false => waiting.expires_at,
-        };
+        let expires_at = self.age_limit(waiting.expires_at, due_at);
         for group in self.groups(waiting, recipients) {
             let shard = &self.shards[group.place.shard];
             let key = self
@@ -208,6 +203,15 @@ impl Core {
                 schedule.insert(job, now);
             });
         }
+    }
+
+    /// When what is due then expires. Nothing is made due past its age limit but what its sender has moved
+    /// there; its age counts from that.
+    pub(crate) fn age_limit(&self, expires_at: Time, due_at: Time) -> Time {
+        if due_at < expires_at {
+            return expires_at;
+        }
+        due_at + self.policy.load().max_age
     }
 
     /// Recipients that travel together: to one site, or to one domain that is to be resolved.

@@ -64,7 +64,7 @@ fn content() -> Content {
 async fn deliver(deliverer: &Deliverer, resolved: &Resolved, recipients: &[&str]) -> Delivery {
     let source = resolved.route.source(1);
     deliverer
-        .deliver(resolved, source, envelope(recipients), content())
+        .deliver(resolved, source, envelope(recipients), content(), WAIT_MAX)
         .await
 }
 
@@ -354,7 +354,13 @@ async fn sources_have_connections_of_their_own_and_idle_pools_are_forgotten() {
     };
     let (deliverer, resolved) = (deliverer(), resolved(route).await);
     for (source, _) in &resolved.route.sources {
-        let sent = deliverer.deliver(&resolved, source, envelope(&["a@example.net"]), content());
+        let sent = deliverer.deliver(
+            &resolved,
+            source,
+            envelope(&["a@example.net"]),
+            content(),
+            WAIT_MAX,
+        );
         let delivery = sent.await;
         assert_eq!(delivery.attempts[0].outcome.source, source.name);
     }

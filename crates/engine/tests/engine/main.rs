@@ -1,5 +1,6 @@
 //! A whole engine in front of a sink: what is accepted comes out, and every outcome is told.
 
+mod age;
 mod failed;
 mod notices;
 mod reload;
