@@ -275,7 +275,7 @@ impl Core {
         meant: &Meant,
         filter: &Filter,
     ) -> Result<u64, AcceptError> {
-        let mut released = 0;
+        let (mut released, mut last) = (0, None);
         if filter.site.is_some() {
             return Ok(0);
         }
@@ -283,14 +283,19 @@ impl Core {
         for (slot, message, held) in self.all_held(meant, filter) {
             let attempts = held[0].attempts;
             let indexes: Vec<u32> = held.iter().map(|one| one.recipient).collect();
-            let Ok(commit) = self.spool.reschedule(slot, &indexes, now) else {
+            // Those that nobody else has released or taken back since.
+            let Ok((indexes, commit)) = self.spool.release(slot, message.id, &indexes, now) else {
                 continue;
             };
-            commit.await.map_err(lost)?;
+            self.counters.held.sub(indexes.len() as u64);
             let recipients = with_domains(&message, &indexes);
             self.enqueue(&Waiting::of(slot, &message), &recipients, now, attempts);
-            self.counters.held.sub(indexes.len() as u64);
             released += indexes.len() as u64;
+            last = Some(commit);
+        }
+        // It stands for all before it.
+        if let Some(last) = last {
+            last.await.map_err(lost)?;
         }
         Ok(released)
     }
@@ -319,7 +324,12 @@ impl Core {
             for key in removed.iter().map(|job| Key(job.key)) {
                 let recipients = self.batches.recipients(key);
                 self.batches.forget(key);
-                canceled += self.cancel_recipients(key.slot(), &recipients);
+                let slot = key.slot();
+                // The slot may have another message by now.
+                let message = self.spool.read(slot).ok();
+                if let Some(message) = message.filter(|message| key.is_of(message.id)) {
+                    canceled += self.cancel_recipients(slot, &message, &recipients);
+                }
             }
         }
         canceled + self.cancel_held(&meant, filter)
@@ -330,10 +340,9 @@ impl Core {
             return 0;
         }
         let mut canceled = 0;
-        for (slot, _, held) in self.all_held(meant, filter) {
+        for (slot, message, held) in self.all_held(meant, filter) {
             let held: Vec<u32> = held.iter().map(|one| one.recipient).collect();
-            self.counters.held.sub(held.len() as u64);
-            canceled += self.cancel_recipients(slot, &held);
+            canceled += self.cancel_recipients(slot, &message, &held);
         }
         canceled
     }
@@ -374,10 +383,7 @@ impl Core {
         is_of_tenant.then_some((message, held))
     }
 
-    fn cancel_recipients(&self, slot: Slot, recipients: &[u32]) -> u64 {
-        let Ok(message) = self.spool.read(slot) else {
-            return 0;
-        };
+    fn cancel_recipients(&self, slot: Slot, message: &Message, recipients: &[u32]) -> u64 {
         let pending = self.spool.pending(slot);
         let is_pending = |index: &&u32| {
             let found = pending.binary_search_by_key(*index, |one| one.recipient);
@@ -385,8 +391,8 @@ impl Core {
         };
         let mut canceled = 0;
         for &index in recipients.iter().filter(is_pending) {
-            self.record(slot, self.event(&message, index, Status::Canceled));
-            canceled += 1;
+            let is_recorded = self.record(slot, self.event(message, index, Status::Canceled));
+            canceled += u64::from(is_recorded);
         }
         canceled
     }
@@ -418,9 +424,13 @@ impl Core {
             let removed = one.keys().iter().filter_map(|key| schedule.remove(*key));
             jobs.extend(removed.map(|job| (number, job)));
         }
-        let commit = self.spool.reschedule(slot, &[], send_at);
+        let stand_for = |(_, job): &(usize, Job)| self.batches.recipients(Key(job.key)).len();
+        let is_whole = jobs.iter().map(stand_for).sum::<usize>() == pending.len();
+        // Otherwise a part was granted in between.
+        let commit = is_whole.then(|| self.spool.reschedule(slot, id, &[], send_at));
+        let is_moved = matches!(commit, Some(Ok(_)));
         for (shard, job) in &jobs {
-            let due_at = if commit.is_ok() { send_at } else { job.due_at };
+            let due_at = if is_moved { send_at } else { job.due_at };
             self.turn(*shard, |schedule, now| {
                 let lifetime = job.expires_at.saturating_sub(job.due_at);
                 let expires_at = due_at + lifetime;
@@ -435,9 +445,9 @@ impl Core {
             });
         }
         match commit {
-            Ok(commit) => commit.await.map_err(lost).map(|()| Some(())),
-            Err(store::RecordError::Journal(error)) => Err(refusal(&error)),
-            Err(_) => Ok(None),
+            Some(Ok(commit)) => commit.await.map_err(lost).map(|()| Some(())),
+            Some(Err(store::RecordError::Journal(error))) => Err(refusal(&error)),
+            _ => Ok(None),
         }
     }
 }

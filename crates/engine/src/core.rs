@@ -247,12 +247,15 @@ impl Core {
     }
 
     /// Counts a recipient's new state, and gives its place in the tenant's stock back at its end.
-    pub(crate) fn count(&self, event: &Event) {
+    pub(crate) fn count(&self, before: Status, event: &Event) {
         let counters = &self.counters;
         let counter = match event.status {
             Status::Accepted => return,
             Status::Deferred => &counters.deferred,
-            Status::Held => &counters.held,
+            Status::Held => {
+                counters.held.add(u64::from(before != Status::Held));
+                return;
+            }
             Status::Delivered => &counters.delivered,
             Status::Bounced => &counters.bounced,
             Status::Expired => &counters.expired,
@@ -260,6 +263,7 @@ impl Core {
             Status::Canceled => &counters.canceled,
         };
         counter.add(1);
+        counters.held.sub(u64::from(before == Status::Held));
         if event.status.is_terminal() {
             self.leave_stock(&event.tenant, 1);
         }

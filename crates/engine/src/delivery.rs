@@ -132,19 +132,28 @@ impl Core {
         }))
     }
 
-    /// Records an event, and tells who follows.
-    pub(crate) fn record(&self, slot: Slot, event: Event) {
-        self.count(&event);
+    /// Records an event, and tells who follows. Says whether that is done or will be.
+    pub(crate) fn record(&self, slot: Slot, event: Event) -> bool {
         match self.spool.record(slot, &event) {
-            Ok(()) => self.announce(event),
+            Ok(before) => self.recorded(before, event),
             Err(store::RecordError::Journal(error)) => {
                 tracing::error!(%error, message = %event.message, "an event waits to be recorded");
                 self.unrecorded().push((slot, event));
             }
             Err(error) => {
                 tracing::error!(%error, message = %event.message, "an event was refused by the spool");
+                return false;
             }
         }
+        true
+    }
+
+    /// Counts an event, once, and tells who follows.
+    ///
+    /// * `before`: its recipient's status until then.
+    pub(crate) fn recorded(&self, before: Status, event: Event) {
+        self.count(before, &event);
+        self.announce(event);
     }
 
     /// A job that waited until its message was too old.

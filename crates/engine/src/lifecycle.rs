@@ -222,7 +222,7 @@ impl Core {
         let waiting: Vec<(Slot, Event)> = std::mem::take(&mut *self.unrecorded());
         for (slot, event) in waiting {
             match self.spool.record(slot, &event) {
-                Ok(()) => self.announce(event),
+                Ok(before) => self.recorded(before, event),
                 Err(store::RecordError::Journal(_)) => self.unrecorded().push((slot, event)),
                 Err(error) => tracing::error!(%error, "an event was refused by the spool"),
             }

@@ -144,15 +144,20 @@ impl Core {
             return;
         };
         for key in self.batches.keys(slot, id, std::iter::empty()) {
-            let all = self.batches.recipients(key).into_vec();
-            let is_meant = |one: &u32| meant.binary_search(one).is_ok();
-            let (ours, others): (Vec<u32>, Vec<u32>) = all.into_iter().partition(is_meant);
+            let all = self.batches.recipients(key);
+            let is_meant = |one: &&u32| meant.binary_search(one).is_ok();
+            let (ours, others): (Vec<u32>, Vec<u32>) = all.iter().partition(is_meant);
             if ours.is_empty() || others.is_empty() {
                 continue;
             }
             for shard in 0..self.shards.len() {
                 self.turn(shard, |jobs, now| {
                     let Some(job) = jobs.remove(key) else { return };
+                    // Before it was out, its number may have become another's.
+                    if self.batches.recipients(key)[..] != all[..] {
+                        jobs.insert(job, now);
+                        return;
+                    }
                     self.batches.forget(key);
                     for part in [&ours, &others] {
                         let part = Job {

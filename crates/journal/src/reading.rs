@@ -61,6 +61,10 @@ impl Journal {
             return Ok(None);
         };
         bytes.truncate(first);
+        if first < RECORD_HEADER_BYTES {
+            // The page behind may not be at hand.
+            return Ok(None);
+        }
         let salt = shared.segments.salt(at.segment());
         let header = RecordHeader::decode(salt, at.offset(), &bytes)
             .filter(|header| !header.is(SEAL | VOID))

@@ -522,9 +522,11 @@ impl Spool {
     ///
     /// It is durable within the journal's linger time; nobody waits for it.
     ///
+    /// * returns: the recipient's status until now.
+    ///
     /// # Errors
     /// [`RecordError`]: nothing was written.
-    pub fn record(&self, slot: Slot, event: &Event) -> Result<(), RecordError> {
+    pub fn record(&self, slot: Slot, event: &Event) -> Result<Status, RecordError> {
         let mut bytes = Vec::with_capacity(256);
         codec::encode_event(event, &mut bytes);
         self.record_encoded(&mut self.lock(), slot, event, &bytes)
@@ -556,16 +558,15 @@ impl Spool {
         slot: Slot,
         event: &Event,
         bytes: &[u8],
-    ) -> Result<(), RecordError> {
+    ) -> Result<Status, RecordError> {
         let entry = state.slots.get(slot);
         let entry = entry.filter(|entry| entry.id() == event.message);
         let entry = entry.ok_or(RecordError::Unknown)?;
         if event.status == Status::Accepted {
             return Err(RecordError::Implied);
         }
-        if entry.mark(event.recipient).is_none() {
-            return Err(RecordError::Settled(event.recipient));
-        }
+        let mark = entry.mark(event.recipient);
+        let mark = mark.ok_or(RecordError::Settled(event.recipient))?;
         let journal = &self.inner.journal;
         let at = journal.append_lazily(Kind::Event as u8, &[bytes]);
         let at = at.map_err(RecordError::Journal)?;
@@ -576,7 +577,7 @@ impl Spool {
         if is_freed || is_put_off {
             state.cache.remove(slot);
         }
-        Ok(())
+        Ok(mark.status)
     }
 
     /// Makes these unsettled recipients (all, if none are named) due at another time; held ones are
@@ -588,17 +589,57 @@ impl Spool {
     pub fn reschedule(
         &self,
         slot: Slot,
+        id: MessageId,
         recipients: &[u32],
         due_at: Time,
     ) -> Result<Commit, RecordError> {
         let mut state = self.lock();
-        let entry = state.slots.get(slot).ok_or(RecordError::Unknown)?;
+        let entry = state.slots.get(slot).filter(|entry| entry.id() == id);
+        let entry = entry.ok_or(RecordError::Unknown)?;
         if let Some(settled) = recipients.iter().find(|r| entry.mark(**r).is_none()) {
             return Err(RecordError::Settled(*settled));
         }
+        self.put_off(&mut state, slot, id, recipients, due_at)
+    }
+
+    /// Makes those of these recipients that are held due at a time, and says which they are: none, if
+    /// somebody was faster. Otherwise as [`reschedule`](Self::reschedule).
+    ///
+    /// # Errors
+    /// [`RecordError`]: nothing was written.
+    pub fn release(
+        &self,
+        slot: Slot,
+        id: MessageId,
+        recipients: &[u32],
+        due_at: Time,
+    ) -> Result<(Vec<u32>, Commit), RecordError> {
+        let mut state = self.lock();
+        let entry = state.slots.get(slot).filter(|entry| entry.id() == id);
+        let entry = entry.ok_or(RecordError::Unknown)?;
+        let is_held = |recipient: &u32| {
+            let mark = entry.mark(*recipient);
+            mark.is_some_and(|mark| mark.status == Status::Held)
+        };
+        let held: Vec<u32> = recipients.iter().copied().filter(is_held).collect();
+        if held.is_empty() {
+            return Ok((held, self.inner.journal.flush()));
+        }
+        let commit = self.put_off(&mut state, slot, id, &held, due_at)?;
+        Ok((held, commit))
+    }
+
+    fn put_off(
+        &self,
+        state: &mut State,
+        slot: Slot,
+        id: MessageId,
+        recipients: &[u32],
+        due_at: Time,
+    ) -> Result<Commit, RecordError> {
         let mut bytes = Vec::new();
         let change = Rescheduled {
-            message: entry.id(),
+            message: id,
             due_at,
             recipients: recipients.to_vec(),
         };

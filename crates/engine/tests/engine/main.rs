@@ -342,6 +342,54 @@ async fn held_mail_is_shown_and_taken_back_by_its_own_tenant_alone() {
     engine.drain(Duration::from_secs(5)).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn who_release_and_take_back_held_mail_at_once_do_one_or_the_other_once() {
+    let bench = Bench::new(&[r#"at = "final", do = "lose-reply", times = 40"#]).await;
+    let mut config = bench.config();
+    config.routes[0].unknown = engine::route::UnknownPolicy::Hold;
+    let engine = Engine::open(config).await.unwrap();
+    let mut ids = Vec::new();
+    for number in 0..40 {
+        let to = format!("r{number}@example.net");
+        let id = engine.accept(submission(&[&to])).await.unwrap().id;
+        settled(&engine, id, |status| status == Status::Held).await;
+        ids.push(id);
+    }
+    let all = engine::views::Filter::default;
+    let asked = (0..6).map(|number| {
+        let engine = engine.clone();
+        tokio::spawn(async move {
+            match number % 2 {
+                0 => engine.retry(&all()).await.unwrap(),
+                _ => engine.cancel(&all()).await.unwrap(),
+            }
+        })
+    });
+    let asked: Vec<_> = asked.collect();
+    let mut done = 0;
+    for one in asked {
+        done += one.await.unwrap();
+    }
+    let (mut delivered, mut canceled) = (0, 0);
+    for id in ids {
+        match terminal(&engine, id).await[..] {
+            [Status::Delivered] => delivered += 1,
+            [Status::Canceled] => canceled += 1,
+            ref other => panic!("{other:?}"),
+        }
+    }
+    let stats = engine.stats();
+    assert_eq!(
+        (stats.held, stats.delivered, stats.canceled),
+        (0, delivered, canceled)
+    );
+    // What was released may be taken back before it goes.
+    assert!((40..=40 + canceled).contains(&done), "{done} of {canceled}");
+    // Each was there once when its reply was lost.
+    assert_eq!(bench.delivered_to().len() as u64, 40 + delivered);
+    engine.drain(Duration::from_secs(5)).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_suspended_site_waits_until_it_is_resumed() {
     let bench = Bench::new(&[]).await;

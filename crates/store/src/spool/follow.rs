@@ -3,7 +3,7 @@
 //! What is told is what a restart would read, in the same order, and nothing is kept in memory for
 //! it. The bytes were written a moment ago, so reading them back costs no disk.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
@@ -126,12 +126,17 @@ impl Spool {
         let progress = following.progress.lock();
         let mut progress = progress.unwrap_or_else(PoisonError::into_inner);
         let from = from_or_first(&inner.journal, progress.next);
-        let is_damaged = Cell::new(false);
+        // Segments of which something was passed over since the last record.
+        let damaged = RefCell::new(Vec::new());
         let each = &mut |at: Position, kind, record: &[u8]| {
-            if is_damaged.take() {
+            let damaged = damaged.take();
+            if !damaged.is_empty() {
                 progress.digest = None;
             }
             progress.note(inner, at, kind, record);
+            if damaged.contains(&at.segment()) {
+                progress.digest = None;
+            }
             if let Some(sink) = &following.sink {
                 let _ = told(at, kind, record, &mut |event| {
                     sink.committed(at, event);
@@ -142,15 +147,19 @@ impl Spool {
             ControlFlow::Continue(())
         };
         let scanned = inner.journal.scan_over_damage(from, each, &mut |damage| {
-            is_damaged.set(true);
+            damaged.borrow_mut().push(damage.segment);
             tracing::error!(%damage, "history is not told of what stood there");
         });
-        if is_damaged.get() {
+        let damaged = damaged.take();
+        if !damaged.is_empty() {
             progress.digest = None;
         }
         match scanned {
             Ok(end) => {
                 progress.turn_to(inner, end.segment());
+                if damaged.contains(&end.segment()) {
+                    progress.digest = None;
+                }
                 progress.next = Some(end);
             }
             Err(error) => {

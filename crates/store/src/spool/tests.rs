@@ -186,7 +186,16 @@ fn a_message_to_many_keeps_each_recipient_apart() {
     let held: Vec<_> = recovered[0].recipients.iter().filter(|r| r.held).collect();
     assert_eq!((held.len(), held[0].index, held[0].attempts), (1, 129, 4));
     let slot = recovered[0].slot;
-    spool.reschedule(slot, &[129], NOW).unwrap().wait().unwrap();
+    let other = MessageId::from_bits(1);
+    let refused = spool.reschedule(slot, other, &[129], NOW);
+    assert_eq!(refused.err(), Some(RecordError::Unknown));
+    // Of those who release it at once, one does.
+    for want in [&[129][..], &[]] {
+        let released = spool.release(slot, message.id, &[100, 129], NOW);
+        let (released, commit) = released.unwrap();
+        assert_eq!(released, want);
+        commit.wait().unwrap();
+    }
     drop(spool);
     let (_, recovered) = open(&files, Mode::Inline);
     let last = recovered[0].recipients.last().unwrap();
@@ -389,7 +398,8 @@ impl Pair {
                 self.attempt += 1;
                 let due_at = NOW + Time::from_nanos(self.attempt.into());
                 let slot = self.spool.find(message.id).unwrap();
-                drop(self.spool.reschedule(slot, &recipients, due_at).unwrap());
+                let rescheduled = self.spool.reschedule(slot, message.id, &recipients, due_at);
+                drop(rescheduled.unwrap());
                 let message = message.id;
                 let change = Rescheduled {
                     message,
@@ -794,6 +804,34 @@ fn a_digest_stands_for_its_segment_and_only_for_that() {
         assert!(recovered.iter().map(|r| r.id).eq(waiting.iter().copied()));
         assert!(digest().is_some(), "it is made anew");
     }
+}
+
+#[test]
+fn a_segment_that_was_followed_over_damage_gets_no_digest() {
+    let files = MemoryFiles::new();
+    let (spool, _) = open(&files, Mode::Inline);
+    let first = spool.journal().end().segment();
+    let mut begins = Vec::new();
+    while begins.len() < 3 {
+        let message = Arc::new(message(spool.next_id(NOW), 1, 1500));
+        let (slot, _) = spool.append(message).unwrap();
+        let at = spool.lock().slots.get(slot).unwrap().at;
+        if begins.len() as u32 == at.segment() - first {
+            begins.push(at);
+        }
+    }
+    // The record that a segment begins with.
+    let at = begins[1];
+    let segment = format!("{:010}.journal", at.segment());
+    files.damage(&segment, u64::from(at.offset()) + 1000, b"damage");
+    spool.follow();
+    let journal = spool.journal();
+    assert!(Digest::read(&files, journal, at.segment()).is_none());
+    drop(spool);
+    let (_, mut recovery) = Spool::open(journal_in(&files, Mode::Inline), options(&files));
+    assert!(recovery.by_ref().all(|it| it.is_ok()));
+    let places: Vec<_> = recovery.damage().iter().map(|damage| damage.at).collect();
+    assert_eq!(places, [at]);
 }
 
 #[test]
