@@ -45,6 +45,22 @@ fn every_mistake_is_named_at_once_and_a_right_file_has_none() {
 }
 
 #[test]
+fn the_smallest_useful_file_needs_no_more_than_a_password_in_the_environment() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.toml");
+    let file = "[listen]\nsmtp = [\"127.0.0.1:2525\"]\nhttp = \"127.0.0.1:8025\"\n\
+        [[route]]\ndomain = \"*\"\nvia = \"smtp://user@relay.example:587?tls=required\"\n";
+    std::fs::write(&path, file).unwrap();
+    let check = |password: &str| -> support::Run {
+        let mut command = command(["config", "check", path_str(&path)]);
+        command.env("MAILRAIL_PASSWORD", password);
+        command.output().unwrap().into()
+    };
+    check("secret").expect(0, "no mistakes");
+    check("").expect(78, "m.toml:6: route[0].via: where is the password of user?");
+}
+
+#[test]
 fn the_file_of_the_working_folder_is_taken_and_without_one_the_defaults() {
     let dir = tempfile::tempdir().unwrap();
     let run = |args: &[&str]| -> support::Run {

@@ -17,6 +17,8 @@ use super::read::{Section, Setting};
 use super::settings::{OneOrMany, Word, read_word};
 use super::tenant::Tenant;
 
+/// Where a relay's password is if no setting says where; `send` and `sendmail` look there too.
+const PASSWORD_ENV: &str = "MAILRAIL_PASSWORD";
 /// Longest password file that is read, in octets.
 const PASSWORD_BYTES_MAX: u64 = 64 * 1024;
 
@@ -89,8 +91,9 @@ impl Route {
     ) -> Vec<Self> {
         let mut routes: Vec<Self> = Vec::new();
         for mut section in root.list("route") {
-            if let Some(mut route) = Self::read(&mut section, folder) {
-                route.check(&section, sources, tenants);
+            let known = Known { sources, tenants };
+            if let Some(mut route) = Self::read(&mut section, &known, folder) {
+                route.check(&section);
                 if let Some(other) = route.hidden_by(&routes) {
                     let text = format!("never used: route {other:?} comes before it");
                     section.wrong("domain", text);
@@ -103,12 +106,13 @@ impl Route {
         routes
     }
 
-    fn read(section: &mut Section<'_>, folder: &Path) -> Option<Self> {
+    fn read(section: &mut Section<'_>, known: &Known<'_>, folder: &Path) -> Option<Self> {
         let name: Option<String> = section.maybe("name");
         let domains = section.must::<OneOrMany<Pattern>>("domain");
-        let tenant = section.maybe("tenant");
+        let tenant: Option<String> = section.maybe("tenant");
         let hops = read_hops(section, folder);
-        let sources = section.get("sources", "[]");
+        let sources: Vec<String> = section.get("sources", "[]");
+        known.check(section, &sources, tenant.as_deref());
         let connections_max = section.get("connections_max", "20");
         let messages_per_connection_max = section.get("messages_per_connection_max", "1000");
         let rate = section.maybe("rate");
@@ -169,21 +173,30 @@ impl Route {
         self.name = names.find(|name| !is_taken(name)).unwrap_or(plain);
     }
 
-    fn check(&self, section: &Section<'_>, sources: &[Source], tenants: &[Tenant]) {
-        for name in &self.sources {
-            if !sources.iter().any(|source| source.name == *name) {
-                section.wrong("sources", format_args!("there is no [[source]] {name:?}"));
-            }
-        }
-        if let Some(name) = &self.tenant {
-            let is_known = name == "default" || tenants.iter().any(|tenant| tenant.name == *name);
-            if !is_known {
-                section.wrong("tenant", format_args!("there is no [[tenant]] {name:?}"));
-            }
-        }
+    fn check(&self, section: &Section<'_>) {
         if matches!(self.hops, Hops::Mx(_)) && matches!(self.wire, Wire::Windowed(_)) {
             let text = "windowed is for a relay that is known to be sound, not for strangers (mx)";
             section.wrong("wire", text);
+        }
+    }
+}
+
+/// What a route may name.
+struct Known<'k> {
+    sources: &'k [Source],
+    tenants: &'k [Tenant],
+}
+
+impl Known<'_> {
+    fn check(&self, section: &Section<'_>, sources: &[String], tenant: Option<&str>) {
+        for name in sources {
+            if !self.sources.iter().any(|source| source.name == *name) {
+                section.wrong("sources", format_args!("there is no [[source]] {name:?}"));
+            }
+        }
+        let is_known = |name: &str| self.tenants.iter().any(|tenant| tenant.name == name);
+        if let Some(name) = tenant.filter(|name| *name != "default" && !is_known(name)) {
+            section.wrong("tenant", format_args!("there is no [[tenant]] {name:?}"));
         }
     }
 }
@@ -223,7 +236,11 @@ fn read_hops(section: &mut Section<'_>, folder: &Path) -> Option<Hops> {
                     "is for `mx`; for a relay write it into `via`: ?tls=required",
                 );
             }
-            return Some(Hops::Relays(finish(section, relays?, &password, folder)));
+            let Some(relays) = relays else {
+                password.check(section, folder);
+                return None;
+            };
+            return Some(Hops::Relays(finish(section, relays, &password, folder)));
         }
     }
     None
@@ -272,6 +289,10 @@ fn finish(
     folder: &Path,
 ) -> Vec<Relay> {
     let mut finished = Vec::new();
+    if relays.iter().all(|unlocked| unlocked.relay.user.is_none()) && password.is_given() {
+        password.check(section, folder);
+        section.wrong("via", "there is a password and no user: smtp://USER@…");
+    }
     for mut unlocked in relays {
         if let Some(user) = unlocked.relay.user.as_deref() {
             let place = match unlocked.password.is_given() {
@@ -282,7 +303,10 @@ fn finish(
                 Ok(Some(secret)) => unlocked.relay.password = Some(secret),
                 Ok(None) => section.wrong(
                     "via",
-                    format_args!("where is the password of {user}? password_file or password_env"),
+                    format_args!(
+                        "where is the password of {user}? password_file, password_env or \
+                         ${PASSWORD_ENV}"
+                    ),
                 ),
                 Err(error) => section.wrong(error.0, error.1),
             }
@@ -338,6 +362,13 @@ impl Password {
         self.file.is_some() || self.env.is_some()
     }
 
+    /// Notes what is wrong with it, where nobody needs the secret.
+    fn check(&self, section: &Section<'_>, folder: &Path) {
+        if let Err((setting, text)) = self.fetch(folder) {
+            section.wrong(setting, text);
+        }
+    }
+
     /// The secret; an error names the setting.
     fn fetch(&self, folder: &Path) -> Result<Option<Secret>, (&'static str, String)> {
         if let Some(path) = &self.file {
@@ -347,11 +378,10 @@ impl Password {
                 .map(|line| Some(Secret::new(line)))
                 .map_err(|error| ("password_file", format!("{}: {error}", path.display())));
         }
-        let Some(name) = &self.env else {
-            return Ok(None);
-        };
+        let name = self.env.as_deref().unwrap_or(PASSWORD_ENV);
         match std::env::var(name) {
             Ok(password) if !password.is_empty() => Ok(Some(Secret::new(password))),
+            _ if self.env.is_none() => Ok(None),
             _ => Err(("password_env", format!("the environment has no {name}"))),
         }
     }

@@ -236,6 +236,22 @@ fn a_mistake_says_what_is_wrong_in_words() {
             "the environment has no NO_SUCH",
         ),
         (
+            "[[route]]\ndomain = \"*\"\nvia = \"http://a\"\npassword_env = \"NO_SUCH\"",
+            "the environment has no NO_SUCH",
+        ),
+        (
+            "[[route]]\ndomain = \"*\"\nvia = \"http://a\"\nsources = [\"s\"]",
+            "4 route[0].sources: there is no [[source]] \"s\"",
+        ),
+        (
+            "[[route]]\ndomain = \"*\"\nvia = \"http://a\"\ntenant = \"t\"",
+            "4 route[0].tenant: there is no [[tenant]] \"t\"",
+        ),
+        (
+            "[[route]]\ndomain = \"*\"\nvia = \"smtp://a\"\npassword_env = \"PATH\"",
+            "3 route[0].via: there is a password and no user",
+        ),
+        (
             "[[route]]\ndomain = \"*\"\nvia = [{ realy = \"smtp://a\" }]",
             "3 route[0].via[0].realy: unknown setting; did you mean `relay`?",
         ),
