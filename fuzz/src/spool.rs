@@ -50,8 +50,9 @@ fn check_message(record: &[u8]) {
         outline.recipients as usize,
         message.envelope.recipients().len()
     );
-    let head = codec::decode_head(record).expect("what reads has a head");
-    assert_eq!(head.content_bytes, message.content.len());
+    let accepted = codec::decode_head(record).expect("what reads has a head");
+    assert_eq!(accepted.head, *message.head);
+    assert_eq!(accepted.content_bytes, message.content.len());
     for least in [0, usize::MAX] {
         let packed = Packer::new(least, 1).pack(message.content.as_bytes());
         let mut again = Vec::new();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use journal::{DirFiles, Journal};
 use serde_json::{Value, json};
 use smtp::{Address, Content, Envelope};
-use store::{Message, Priority, Spool, SpoolOptions, Time};
+use store::{Head, Message, Priority, Spool, SpoolOptions, Time};
 
 use crate::get;
 use crate::support::serving::{Home, Serving, route_to};
@@ -32,19 +32,20 @@ fn leave_mail(folder: &Path) {
     for number in 0..20 {
         let to: Address = format!("b{number}@y.example").parse().unwrap();
         let content = format!("Subject: hi\n\n{}", "x\n".repeat(5000));
-        let message = Message {
+        let head = Head {
             id: spool.next_id(now),
             accepted_at: now,
             tenant: "default".into(),
             envelope: Arc::new(Envelope::single(from.clone(), to)),
-            content: Content::from_text(content.as_bytes()).unwrap(),
             tags: [].into(),
             subject: "hi".into(),
             priority: Priority::Normal,
             due_at: now,
             expires_at: now * 2,
         };
-        let (_, commit) = spool.append(Arc::new(message)).unwrap();
+        let content = Content::from_text(content.as_bytes()).unwrap();
+        let message = Message::new(head, content);
+        let (_, commit) = spool.append(message).unwrap();
         commit.wait().unwrap();
     }
 }

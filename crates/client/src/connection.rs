@@ -23,7 +23,7 @@ use crate::dial::{Dialed, io_cause};
 use crate::dispatch::Take;
 use crate::endpoint::Ending;
 use crate::failure::{Cause, Failure, Kind, Scope, Stage};
-use crate::job::{self, Job, Outcome};
+use crate::job::{self, Claim, Job, Outcome};
 use crate::report::Timings;
 use crate::shared::Shared;
 use crate::stream::Stream;
@@ -51,6 +51,8 @@ pub(crate) struct Connection {
     jobs: VecDeque<OnWire>,
     /// To be sent by another connection.
     returned: Vec<Job>,
+    /// The same, by those who can give their content once more: how many.
+    recalled: usize,
     /// What making this connection took; the first message gets it.
     setup: Option<Box<Timings>>,
     tls_resumed: Option<bool>,
@@ -82,7 +84,7 @@ pub(crate) struct Connection {
 
 struct OnWire {
     id: u64,
-    job: Job,
+    claim: Claim,
     /// From `send` to the first byte written, less the making of the connection.
     queue: Duration,
     /// What making the connection took, where this message waited for it.
@@ -92,6 +94,7 @@ struct OnWire {
 /// What remains when a connection has ended.
 pub(crate) struct Remains {
     pub(crate) returned: Vec<Job>,
+    pub(crate) recalled: usize,
     pub(crate) was_active: bool,
     pub(crate) ending: Ending,
 }
@@ -117,6 +120,7 @@ impl Connection {
             stream,
             jobs: VecDeque::new(),
             returned: Vec::new(),
+            recalled: 0,
             tls_resumed: timings.tls_resumed,
             setup: Some(Box::new(timings)),
             opened_at: now,
@@ -155,6 +159,7 @@ impl Connection {
         self.settle(self.shared.now());
         Remains {
             returned: std::mem::take(&mut self.returned),
+            recalled: self.recalled,
             was_active: self.is_active,
             ending,
         }
@@ -228,9 +233,8 @@ impl Connection {
 
     fn begin(&mut self, job: Job, now: Duration) {
         let is_quiet = self.messages > 0 && now.saturating_sub(self.last_traffic) > QUIET_MAX;
-        let begun = self
-            .session
-            .begin(&job.envelope, job.content.clone(), is_quiet, now);
+        let (envelope, content) = (&job.claim.envelope, job.content.clone());
+        let begun = self.session.begin(envelope, content, is_quiet, now);
         let id = match begun {
             Ok(id) => id,
             Err(error) => return self.refuse(job, &error, now),
@@ -241,12 +245,14 @@ impl Connection {
             self.step_began = now;
         }
         // Only a message that waited for this connection has to account for its making.
-        let setup = self.setup.take().filter(|_| job.queued_at < self.opened_at);
+        let claim = job.claim;
+        let queued_at = claim.place.queued_at;
+        let setup = self.setup.take().filter(|_| queued_at < self.opened_at);
         let making = setup.as_ref().map_or(Duration::ZERO, |setup| setup.total());
-        let queue = now.saturating_sub(job.queued_at).saturating_sub(making);
+        let queue = now.saturating_sub(queued_at).saturating_sub(making);
         self.jobs.push_back(OnWire {
             id,
-            job,
+            claim,
             queue,
             setup,
         });
@@ -260,8 +266,9 @@ impl Connection {
         match error {
             BeginError::NotNow => self.returned.push(job),
             BeginError::TooManyRecipients { recipients_max } => {
-                job.finish(Outcome::Split {
+                job.claim.finish(Outcome::Split {
                     recipients_max: *recipients_max as usize,
+                    content: job.content,
                 });
             }
             error => {
@@ -272,7 +279,7 @@ impl Connection {
                     endpoint: Some(self.shared.endpoint_name(self.endpoint)),
                     cause: Cause::Unsupported(error.clone()),
                 };
-                job.fail(&failure, Timings::default());
+                job.claim.fail(&failure, Timings::default());
             }
         }
     }
@@ -372,7 +379,7 @@ impl Connection {
 
     fn finish(&mut self, on_wire: OnWire, settled: Settled, now: Duration) {
         let OnWire {
-            mut job,
+            mut claim,
             queue,
             setup,
             ..
@@ -384,13 +391,20 @@ impl Connection {
         if matches!(&settled.end, End::Refused(_, reply) if reply.code().get() == 421) {
             self.refused.get_or_insert(settled.id);
         }
-        let may_return = self.was_useful || job.returns < RETURNS_MAX;
-        if may_return && self.is_worth_another_connection(&job, &settled.end) {
-            job.returns += u8::from(!self.was_useful);
+        let may_return = self.was_useful || claim.place.returns < RETURNS_MAX;
+        if may_return && self.is_worth_another_connection(&claim, &settled.end) {
+            claim.place.returns += u8::from(!self.was_useful);
             if matches!(settled.end, End::Refused(..)) {
-                job.refused_as = self.refused;
+                claim.place.refused_as = self.refused;
             }
-            self.returned.push(job);
+            match settled.content {
+                Some(content) => self.returned.push(Job { content, claim }),
+                None => {
+                    self.recalled += 1;
+                    let place = claim.place;
+                    claim.finish(Outcome::Again(place));
+                }
+            }
             return;
         }
         let reused = Timings {
@@ -403,22 +417,23 @@ impl Connection {
         job::add_marks(&mut timings, &settled.marks);
         let latency = now.saturating_sub(settled.marks.begun);
         let endpoint = self.shared.endpoint_name(self.endpoint);
-        let recipients = job.envelope.recipients().len();
+        let recipients = claim.envelope.recipients().len();
         let offers_dsn = self.session.extensions().dsn;
         let results = job::results(settled, recipients, &endpoint, offers_dsn, &self.lost);
         self.shared.sample(latency, &results, now);
-        job.finish(Outcome::Done { results, timings });
+        claim.finish(Outcome::Done { results, timings });
     }
 
     /// The connection ended before the message could be taken, and that says nothing about the
     /// message: it died, or the server had enough of this connection. A second 421 in a row, where
     /// the two connections were refused at different numbers of messages, is no limit of messages
     /// per connection but of their rate; it would close them all.
-    fn is_worth_another_connection(&self, job: &Job, end: &End) -> bool {
+    fn is_worth_another_connection(&self, claim: &Claim, end: &End) -> bool {
         match end {
             End::NotSent => !matches!(self.lost, Cause::Timeout(_) | Cause::Protocol(_)),
             End::Refused(TransactionStage::Rset | TransactionStage::Mail, reply) => {
-                let is_again = job.refused_as.is_some() && job.refused_as != self.refused;
+                let refused_as = claim.place.refused_as;
+                let is_again = refused_as.is_some() && refused_as != self.refused;
                 reply.code().get() == 421 && self.messages > 1 && !is_again
             }
             _ => false,

@@ -193,13 +193,20 @@ impl Dispatch {
         }
     }
 
-    /// Lines a message up.
+    /// Lines a message up: behind all others, or where it stood before.
     pub(crate) fn submit(&mut self, job: Job, now: Duration) -> Kick {
         if self.is_closing {
-            job.fail(&pool_closed(), Timings::default());
+            job.claim.fail(&pool_closed(), Timings::default());
             return Kick::Nothing;
         }
-        self.queue.push_back(job);
+        let queued_at = job.claim.place.queued_at;
+        let is_later = |other: &Job| other.claim.place.queued_at > queued_at;
+        if self.queue.back().is_some_and(is_later) {
+            let place = self.queue.partition_point(|other| !is_later(other));
+            self.queue.insert(place, job);
+        } else {
+            self.queue.push_back(job);
+        }
         self.kick(now)
     }
 
@@ -207,7 +214,7 @@ impl Dispatch {
     pub(crate) fn give_back(&mut self, jobs: Vec<Job>) {
         for job in jobs.into_iter().rev() {
             if self.is_closing {
-                job.fail(&pool_closed(), Timings::default());
+                job.claim.fail(&pool_closed(), Timings::default());
             } else {
                 self.queue.push_front(job);
             }
@@ -342,7 +349,7 @@ impl Dispatch {
             // The next message may dial at once: it is its caller that waits between tries.
             self.dial_not_before = now;
             for job in self.queue.drain(..) {
-                job.fail(failure, Timings::default());
+                job.claim.fail(failure, Timings::default());
             }
         }
     }
@@ -413,12 +420,11 @@ impl Dispatch {
     fn front_len(&mut self, now: Duration) -> Option<usize> {
         loop {
             let front = self.queue.front()?;
-            if front.outcome.is_closed() {
+            if front.claim.outcome.is_closed() {
                 self.queue.pop_front();
-            } else if front.deadline <= now {
-                self.queue
-                    .pop_front()?
-                    .fail(&deadline(), Timings::default());
+            } else if front.claim.place.deadline <= now {
+                let late = self.queue.pop_front()?;
+                late.claim.fail(&deadline(), Timings::default());
             } else {
                 return Some(front.content.len());
             }
@@ -511,16 +517,16 @@ impl Dispatch {
 
     /// Fails those that have waited too long; gives when to look again.
     pub(crate) fn expire(&mut self, now: Duration) -> Option<Duration> {
-        if self.queue.iter().any(|job| job.deadline <= now) {
+        if self.queue.iter().any(|job| job.claim.place.deadline <= now) {
             for job in std::mem::take(&mut self.queue) {
-                if job.deadline <= now {
-                    job.fail(&deadline(), Timings::default());
+                if job.claim.place.deadline <= now {
+                    job.claim.fail(&deadline(), Timings::default());
                 } else {
                     self.queue.push_back(job);
                 }
             }
         }
-        let deadline = self.queue.iter().map(|job| job.deadline).min();
+        let deadline = self.queue.iter().map(|job| job.claim.place.deadline).min();
         let paced = self.paced_until.filter(|_| !self.queue.is_empty());
         let paced = paced.filter(|until| *until > now);
         [deadline, paced, self.dial_due(now)]
@@ -549,7 +555,7 @@ impl Dispatch {
             self.house_call_at = Some(now);
             return HouseCall::First;
         };
-        let deadline = self.queue.back().map(|job| job.deadline);
+        let deadline = self.queue.back().map(|job| job.claim.place.deadline);
         let paced = self
             .paced_until
             .filter(|until| *until > now && !self.queue.is_empty());
@@ -571,7 +577,7 @@ impl Dispatch {
     pub(crate) fn close(&mut self) -> Vec<Waker> {
         self.is_closing = true;
         for job in self.queue.drain(..) {
-            job.fail(&pool_closed(), Timings::default());
+            job.claim.fail(&pool_closed(), Timings::default());
         }
         for told in self.checks.drain(..) {
             let _ = told.send(Err(pool_closed()));

@@ -10,13 +10,25 @@ use tokio::sync::oneshot;
 use crate::failure::{Cause, Failure, Kind, Scope, Stage};
 use crate::report::{Accepted, Timings};
 
-/// A message that waits, or is on the wire.
+/// A message that waits.
 #[derive(Debug)]
 pub(crate) struct Job {
-    pub(crate) envelope: Arc<Envelope>,
     pub(crate) content: Content,
+    pub(crate) claim: Claim,
+}
+
+/// What is kept of a message while its content is being written, and after: the content is not.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    pub(crate) envelope: Arc<Envelope>,
     /// Where the outcome goes; closed when the caller has dropped its future.
     pub(crate) outcome: oneshot::Sender<Outcome>,
+    pub(crate) place: Place,
+}
+
+/// A message's place in the queue, which it keeps when it comes back.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
     /// On the pool's clock.
     pub(crate) queued_at: Duration,
     /// When it gives up waiting, on the pool's clock.
@@ -36,10 +48,16 @@ pub(crate) enum Outcome {
         timings: Timings,
     },
     /// Nothing was sent: this server takes no more recipients than this in one transaction.
-    Split { recipients_max: usize },
+    Split {
+        recipients_max: usize,
+        content: Content,
+    },
+    /// It was written and cannot have been taken, and is to be sent by another connection: its
+    /// content is needed once more.
+    Again(Place),
 }
 
-impl Job {
+impl Claim {
     /// The same failure for every recipient.
     pub(crate) fn fail(self, failure: &Failure, timings: Timings) {
         let results = vec![Err(failure.clone()); self.envelope.recipients().len()];

@@ -48,4 +48,5 @@ pub use network::{Link, Network};
 pub use pool::Pool;
 pub use relay::{Relay, RelayError, Secret, TlsMode};
 pub use report::{Accepted, PoolStats, Report, Timings};
+pub use sending::Recall;
 pub use tls::TlsContext;

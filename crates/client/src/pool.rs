@@ -1,6 +1,7 @@
 //! The pool: what callers hold.
 
 use std::fmt;
+use std::future::Future;
 use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -19,6 +20,7 @@ use crate::endpoint::Endpoints;
 use crate::failure::Failure;
 use crate::relay::{Relay, TlsMode};
 use crate::report::{PoolStats, Report};
+use crate::sending::{Recall, Sending};
 use crate::shared::{Config, Shared, gone};
 use crate::tls::TlsClients;
 
@@ -65,30 +67,38 @@ impl Pool {
     /// Dropping the future never harms a connection. A message still waiting is not sent; one
     /// already on the wire goes on, and whether it arrives is not told.
     pub async fn send(&self, envelope: impl Into<Arc<Envelope>>, content: Content) -> Report {
-        let envelope = envelope.into();
+        let (envelope, original) = (envelope.into(), content.clone());
         let shared = &self.handle.shared;
         let wait_max = shared.config.wait_max;
-        let mut report = shared.send_all(&envelope, &content, wait_max).await;
-        if let Some(policy) = shared.config.retry {
+        let first = self.send_recalling(Arc::clone(&envelope), content, wait_max, &original);
+        let report = first.await;
+        match shared.config.retry {
             // Boxed, as all rare paths here are: a future is as large as its largest path.
-            Box::pin(shared.send_again(&envelope, &content, policy, &mut report)).await;
+            Some(policy) => Box::pin(shared.send_again(&envelope, original, policy, report)).await,
+            None => report,
         }
-        report
     }
 
-    /// Sends one message once, as [`send`](Self::send) does, and gives up with
-    /// [`Cause::Deadline`](crate::Cause::Deadline) where no connection took it in time.
+    /// Sends one message once, whatever the policy of retries, for a caller that has its content
+    /// elsewhere, too, as on a disk: here it leaves memory when it is written. What was written and
+    /// cannot have been taken, as behind a 421, is recalled and sent by another connection. The
+    /// message is in the queue when this returns.
     ///
-    /// * `wait_max`: where that is less than [`PoolBuilder::wait_max`].
-    pub async fn send_within(
+    /// * `wait_max`: for a connection, where that is less than [`PoolBuilder::wait_max`]; then it fails
+    ///   with [`Cause::Deadline`](crate::Cause::Deadline).
+    ///
+    /// # Cancel safety
+    /// That of [`Pool::send`].
+    pub fn send_recalling<'a, R: Recall>(
         &self,
-        envelope: impl Into<Arc<Envelope>>,
+        envelope: Arc<Envelope>,
         content: Content,
         wait_max: Duration,
-    ) -> Report {
-        let shared = &self.handle.shared;
-        let wait_max = wait_max.min(shared.config.wait_max);
-        shared.send_all(&envelope.into(), &content, wait_max).await
+        original: &'a R,
+    ) -> impl Future<Output = Report> + Send + Unpin + use<'a, R> {
+        let shared = Arc::clone(&self.handle.shared);
+        let deadline = shared.now() + wait_max.min(shared.config.wait_max);
+        Sending::begin(shared, envelope, content, deadline, original)
     }
 
     /// Makes one connection ready, so that an unreachable relay, a refused certificate or a wrong

@@ -1,123 +1,219 @@
 //! From one `send` to its outcome: splitting by what a server takes, and retries.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use flow::retry::{Decision, RetryPolicy};
 use smtp::{Content, Envelope};
-use tokio::sync::oneshot;
+use tokio::sync::oneshot::{self, error::RecvError};
 
 use crate::failure::{Cause, Failure};
-use crate::job::{Job, Outcome};
+use crate::job::{Claim, Job, Outcome, Place};
 use crate::report::{Accepted, Report, Timings};
 use crate::shared::{Shared, gone};
 
-impl Shared {
-    /// All recipients once, in transactions of what the server takes.
-    ///
-    /// * `wait_max`: for a connection.
-    pub(crate) async fn send_all(
-        self: &Arc<Self>,
-        envelope: &Arc<Envelope>,
-        content: &Content,
-        wait_max: Duration,
-    ) -> Report {
-        let recipients = envelope.recipients().len();
-        let recipients_max = self.recipients_max.load(Ordering::Relaxed);
-        if recipients <= recipients_max {
-            match self.send_one(envelope, content, wait_max).await {
-                Outcome::Done { results, timings } => return report(results, timings),
-                Outcome::Split { recipients_max } => self.lower_recipients_max(recipients_max),
+/// Where a message's content can be had once more: the pool keeps none that is written.
+pub trait Recall: Sync {
+    /// The same content as before; what it would send again otherwise fails so.
+    fn recall(&self) -> impl Future<Output = Result<Content, Failure>> + Send;
+}
+
+/// Kept by the caller.
+impl Recall for Content {
+    async fn recall(&self) -> Result<Content, Failure> {
+        Ok(self.clone())
+    }
+}
+
+/// A message on its way: what is kept of it until the pool says how it went. A struct and not an
+/// `async fn`, since so many may wait at once that their size counts.
+pub(crate) struct Sending<'a, R> {
+    shared: Arc<Shared>,
+    envelope: Arc<Envelope>,
+    original: &'a R,
+    /// When it gives up waiting for a connection, on the pool's clock.
+    deadline: Duration,
+    state: State<'a>,
+}
+
+enum State<'a> {
+    /// For the first connection that takes it.
+    Waits(oneshot::Receiver<Outcome>),
+    /// All that takes more than that.
+    GoesOn(Pin<Box<dyn Future<Output = Report> + Send + 'a>>),
+}
+
+impl<'a, R: Recall> Sending<'a, R> {
+    /// Lines a message up, once for all its recipients where the server takes so many.
+    pub(crate) fn begin(
+        shared: Arc<Shared>,
+        envelope: Arc<Envelope>,
+        content: Content,
+        deadline: Duration,
+        original: &'a R,
+    ) -> Self {
+        let recipients_max = shared.recipients_max.load(Ordering::Relaxed);
+        let state = if envelope.recipients().len() > recipients_max {
+            let (shared, envelope) = (Arc::clone(&shared), Arc::clone(&envelope));
+            State::GoesOn(Box::pin(async move {
+                let sent = shared.send_split(&envelope, content, deadline, original);
+                sent.await
+            }))
+        } else {
+            let place = Place {
+                queued_at: shared.now(),
+                deadline,
+                returns: 0,
+                refused_as: None,
+            };
+            State::Waits(shared.line_up(&envelope, content, place))
+        };
+        Self {
+            shared,
+            envelope,
+            original,
+            deadline,
+            state,
+        }
+    }
+}
+
+impl<R: Recall> Future for Sending<'_, R> {
+    type Output = Report;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Report> {
+        let this = &mut *self;
+        if let State::Waits(hears) = &mut this.state {
+            match ready!(Pin::new(hears).poll(context)) {
+                Ok(Outcome::Done { results, timings }) => {
+                    return Poll::Ready(report(results, timings));
+                }
+                other => {
+                    let (shared, envelope) = (Arc::clone(&this.shared), Arc::clone(&this.envelope));
+                    let (deadline, original) = (this.deadline, this.original);
+                    this.state = State::GoesOn(Box::pin(async move {
+                        shared.go_on(&envelope, other, deadline, original).await
+                    }));
+                }
             }
         }
-        Box::pin(self.send_split(envelope, content, wait_max)).await
+        match &mut this.state {
+            State::GoesOn(rest) => rest.as_mut().poll(context),
+            State::Waits(_) => Poll::Pending,
+        }
+    }
+}
+
+impl Shared {
+    /// What was not settled by the first connection.
+    async fn go_on(
+        self: &Arc<Self>,
+        envelope: &Arc<Envelope>,
+        mut outcome: Result<Outcome, RecvError>,
+        deadline: Duration,
+        original: &impl Recall,
+    ) -> Report {
+        let all = |failure| {
+            let results = vec![Err(failure); envelope.recipients().len()];
+            report(results, Timings::default())
+        };
+        loop {
+            match outcome {
+                Ok(Outcome::Done { results, timings }) => return report(results, timings),
+                Ok(Outcome::Split {
+                    recipients_max,
+                    content,
+                }) => {
+                    self.recipients_max
+                        .fetch_min(recipients_max.max(1), Ordering::Relaxed);
+                    let sent = self.send_split(envelope, content, deadline, original);
+                    return sent.await;
+                }
+                Ok(Outcome::Again(place)) => match original.recall().await {
+                    Ok(content) => outcome = self.line_up(envelope, content, place).await,
+                    Err(failure) => return all(failure),
+                },
+                Err(_) => return all(gone()),
+            }
+        }
     }
 
     /// In transactions of what the server takes.
     async fn send_split(
         self: &Arc<Self>,
         envelope: &Arc<Envelope>,
-        content: &Content,
-        wait_max: Duration,
+        content: Content,
+        deadline: Duration,
+        original: &impl Recall,
     ) -> Report {
         let recipients = envelope.recipients().len();
         let recipients_max = self.recipients_max.load(Ordering::Relaxed);
         let indexes: Vec<usize> = (0..recipients).collect();
         let parts = indexes
             .chunks(recipients_max)
-            .filter_map(|part| envelope.narrowed(part));
-        let sends = parts.map(|part| async move {
-            let part = Arc::new(part);
-            match self.send_one(&part, content, wait_max).await {
-                Outcome::Done { results, timings } => (results, timings),
-                // This server takes fewer than any before it.
-                Outcome::Split { recipients_max } => {
-                    self.lower_recipients_max(recipients_max);
-                    let report = Box::pin(self.send_split(&part, content, wait_max)).await;
-                    (report.results, report.timings)
-                }
-            }
+            .filter_map(|part| envelope.narrowed(part))
+            .map(|part| (Arc::new(part), content.clone()));
+        // A server that takes fewer than any before it splits a part once more.
+        let sends = parts.map(|(part, content)| async move {
+            Sending::begin(Arc::clone(self), part, content, deadline, original).await
         });
+        let sends = futures_util::future::join_all(sends);
+        drop(content);
         let mut results = Vec::with_capacity(recipients);
         let mut timings = Timings::default();
-        for (part, part_timings) in futures_util::future::join_all(sends).await {
-            results.extend(part);
-            timings = part_timings;
+        for part in sends.await {
+            results.extend(part.results);
+            timings = part.timings;
         }
         report(results, timings)
     }
 
-    fn lower_recipients_max(&self, recipients_max: usize) {
-        self.recipients_max
-            .fetch_min(recipients_max.max(1), Ordering::Relaxed);
-    }
-
-    async fn send_one(
+    /// One transaction, to be begun by the next connection that can; tells how it went.
+    fn line_up(
         self: &Arc<Self>,
         envelope: &Arc<Envelope>,
-        content: &Content,
-        wait_max: Duration,
-    ) -> Outcome {
+        content: Content,
+        place: Place,
+    ) -> oneshot::Receiver<Outcome> {
         let (outcome, hears) = oneshot::channel();
-        let now = self.now();
-        let job = Job {
+        let claim = Claim {
             envelope: Arc::clone(envelope),
-            content: content.clone(),
             outcome,
-            queued_at: now,
-            deadline: now + wait_max,
-            returns: 0,
-            refused_as: None,
+            place,
         };
-        self.decide(now, |dispatch| dispatch.submit(job, now));
-        hears.await.unwrap_or_else(|_| Outcome::Done {
-            results: vec![Err(gone()); envelope.recipients().len()],
-            timings: Timings::default(),
-        })
+        let now = self.now();
+        self.decide(now, |dispatch| dispatch.submit(Job { content, claim }, now));
+        hears
     }
 
     /// Tries those again that failed for now, as the policy and the budget allow.
     pub(crate) async fn send_again(
         self: &Arc<Self>,
         envelope: &Arc<Envelope>,
-        content: &Content,
+        content: Content,
         policy: RetryPolicy,
-        report: &mut Report,
-    ) {
-        while let Some((wait, again)) = self.plan_retry(policy, report) {
+        mut report: Report,
+    ) -> Report {
+        while let Some((wait, again)) = self.plan_retry(policy, &report) {
             tokio::time::sleep(wait).await;
             let Some(narrowed) = envelope.narrowed(&again) else {
-                return;
+                break;
             };
-            let wait_max = self.config.wait_max;
-            let retried = self.send_all(&Arc::new(narrowed), content, wait_max).await;
+            let (shared, narrowed) = (Arc::clone(self), Arc::new(narrowed));
+            let deadline = self.now() + self.config.wait_max;
+            let retried = Sending::begin(shared, narrowed, content.clone(), deadline, &content);
+            let retried = retried.await;
             for (index, result) in again.into_iter().zip(retried.results) {
                 report.results[index] = result;
             }
             report.timings = retried.timings;
             report.attempts += 1;
         }
+        report
     }
 
     /// How long to wait, and which recipients to try again; `None` when there is nothing to do.

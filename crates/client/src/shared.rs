@@ -330,13 +330,14 @@ async fn connect_and_run(mut guard: SlotGuard) {
     guard.state = SlotState::Ended;
     let Remains {
         returned,
+        recalled,
         was_active,
         ending,
     } = remains;
     let now = shared.now();
     shared.endpoints.connection_ended(endpoint, ending, now);
     shared.decide(now, |dispatch| {
-        dispatch.stats.stale_retries += returned.len() as u64;
+        dispatch.stats.stale_retries += (returned.len() + recalled) as u64;
         dispatch.give_back(returned);
         dispatch.closed(slot, was_active);
         dispatch.kick(now)

@@ -69,7 +69,7 @@ impl Core {
     }
 
     /// Recipients of which history has not heard yet how they ended are shown with a time of zero.
-    fn live_view(&self, slot: Slot, message: Arc<Message>, latest: &[Event]) -> MessageView {
+    fn live_view(&self, slot: Slot, message: Message, latest: &[Event]) -> MessageView {
         let pending = self.spool.pending(slot);
         let view = |(index, recipient): (usize, &smtp::Recipient)| {
             let index = index as u32;
@@ -352,7 +352,7 @@ impl Core {
         &self,
         meant: &Meant,
         filter: &Filter,
-    ) -> impl Iterator<Item = (Slot, Arc<Message>, Vec<store::Pending>)> {
+    ) -> impl Iterator<Item = (Slot, Message, Vec<store::Pending>)> {
         let slots = match self.counters.held.get() {
             0 => Vec::new(),
             _ => meant.slots(|| self.spool.slots()),
@@ -369,7 +369,7 @@ impl Core {
         slot: Slot,
         meant: &Meant,
         filter: &Filter,
-    ) -> Option<(Arc<Message>, Vec<store::Pending>)> {
+    ) -> Option<(Message, Vec<store::Pending>)> {
         let mut held = self.spool.pending(slot);
         let these = meant.recipients(slot);
         let is_meant = |index: &u32| these.is_none_or(|these| these.binary_search(index).is_ok());

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use store::{Message, Slot, Status, Time};
+use store::{Head, Slot, Status, Time};
 
 use crate::core::Core;
 use crate::delivery::plain;
@@ -38,7 +38,7 @@ impl Default for Round {
 /// A message whose recipients have waited for long.
 struct Delayed {
     slot: Slot,
-    message: Arc<Message>,
+    head: Arc<Head>,
     recipients: Vec<u32>,
     /// `None`: nobody is to be told.
     notice: Option<Taking>,
@@ -109,11 +109,12 @@ impl Core {
             outcome: last.as_ref().map_or(&untried, |(_, outcome)| outcome),
             tried_at: last.as_ref().map(|(at, _)| *at),
         });
-        let notice = self.notice(&message, &affected.collect::<Vec<_>>());
+        let content = message.content.as_bytes();
+        let notice = self.notice(&message, content, &affected.collect::<Vec<_>>());
         let notice = notice.map(|notice| self.begin_notice(notice));
         Some(Delayed {
             slot,
-            message,
+            head: message.head,
             recipients,
             // Where there is no room now, there may be in the next round.
             notice: notice.transpose().ok()?,
@@ -123,19 +124,19 @@ impl Core {
     async fn end_telling(&self, delayed: Delayed) {
         let Delayed {
             slot,
-            message,
+            head,
             recipients,
             notice,
         } = delayed;
         if let Some(notice) = notice {
             if let Err(error) = notice.await {
-                tracing::warn!(%error, message = %message.id, "a notice of delay is written later");
+                tracing::warn!(%error, message = %head.id, "a notice of delay is written later");
                 return;
             }
             self.counters.notices.add(1);
         }
-        if let Err(error) = self.spool.tell(slot, message.id, &recipients) {
-            tracing::warn!(%error, message = %message.id, "a notice of delay may be repeated");
+        if let Err(error) = self.spool.tell(slot, head.id, &recipients) {
+            tracing::warn!(%error, message = %head.id, "a notice of delay may be repeated");
         }
     }
 }

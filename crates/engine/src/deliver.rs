@@ -7,13 +7,14 @@
 //! do the work.
 
 use std::fmt;
+use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use client::{
-    Budget, BuildError, Cause, Concurrency, Failure, Kind, Network, Pool, PoolStats, Relay, Report,
-    Scope, Stage, Timings, TlsContext,
+    Budget, BuildError, Cause, Concurrency, Failure, Kind, Network, Pool, PoolStats, Recall, Relay,
+    Report, Scope, Stage, Timings, TlsContext,
 };
 use futures_util::future::join_all;
 use rustc_hash::FxHashMap;
@@ -55,6 +56,17 @@ struct Entry {
     /// Milliseconds since the start: when it was last used, and of when its addresses are.
     used_ms: AtomicU64,
     addresses_ms: AtomicU64,
+}
+
+/// One message for recipients of one site.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// From whom to whom.
+    pub envelope: Arc<Envelope>,
+    /// Leaves memory when it is written.
+    pub content: Content,
+    /// How long it may wait for a connection.
+    pub wait_max: Duration,
 }
 
 /// What became of one recipient in one attempt.
@@ -114,31 +126,44 @@ impl Deliverer {
         }
     }
 
-    /// Sends one message to recipients of one site, once.
+    /// Sends one message to recipients of one site, once; it is in the pool's queue when this returns.
     ///
-    /// * `wait_max`: for a connection.
+    /// * `original`: where the content can be read again; see [`Pool::send_recalling`].
     ///
     /// # Cancel safety
     /// What is on the wire when this is dropped goes on, and nobody hears how it went.
-    pub async fn deliver(
+    pub fn deliver<'a, R: Recall>(
         &self,
-        resolved: &Resolved,
-        source: &Source,
-        envelope: Arc<Envelope>,
-        content: Content,
-        wait_max: Duration,
-    ) -> Delivery {
+        resolved: &'a Resolved,
+        source: &'a Source,
+        outgoing: Outgoing,
+        original: &'a R,
+    ) -> impl Future<Output = Delivery> + Send + use<'a, R> {
+        let Outgoing {
+            envelope,
+            content,
+            wait_max,
+        } = outgoing;
         let recipients = envelope.recipients().len();
-        let report = match self.entry(resolved, source) {
-            Ok(entry) => entry.pool.send_within(envelope, content, wait_max).await,
-            Err(error) => unusable(&error, recipients),
-        };
-        let context = Context {
-            site: &resolved.site,
-            source: &source.name,
-            unknown: resolved.route.unknown,
-        };
-        context.delivery(&report)
+        // A pool that somebody holds is not forgotten.
+        let mut begun = self.entry(resolved, source).map(|entry| {
+            let sending = entry
+                .pool
+                .send_recalling(envelope, content, wait_max, original);
+            (entry, sending)
+        });
+        async move {
+            let report = match &mut begun {
+                Ok((_, sending)) => sending.await,
+                Err(error) => unusable(error, recipients),
+            };
+            let context = Context {
+                site: &resolved.site,
+                source: &source.name,
+                unknown: resolved.route.unknown,
+            };
+            context.delivery(&report)
+        }
     }
 
     /// Closes the pools that no message used for `idle_max`; to be called every minute or so.

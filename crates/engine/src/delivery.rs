@@ -6,13 +6,15 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use client::{Cause, Failure, Kind, Recall, Scope, Stage};
 use flow::retry::ErrorClass;
 use schedule::{Job, PutBack, Retry};
-use store::{Event, Message, Outcome, Slot, Status, Time};
+use smtp::Content;
+use store::{Event, Head, Message, MessageId, Outcome, Slot, Status, Time};
 
 use crate::batches::Key;
 use crate::core::Core;
-use crate::deliver::{Attempt, Delivery};
+use crate::deliver::{Attempt, Delivery, Outgoing};
 use crate::dispose::{self, Disposition};
 use crate::dsn::Action;
 use crate::queue::{Waiting, domain, with_domains};
@@ -37,10 +39,10 @@ impl Drop for Grant {
     }
 }
 
-/// What a grant is for.
+/// What a grant is for. Without the content, which nobody keeps once it is written.
 struct Load {
     slot: Slot,
-    message: Arc<Message>,
+    message: Arc<Head>,
     /// Indexes in the envelope of those still to be served.
     recipients: Vec<u32>,
 }
@@ -57,6 +59,30 @@ impl Load {
 
 /// The disk does not give a message back, at least now.
 struct Unreadable;
+
+/// What few attempts come to is boxed: many wait for their replies at once, and each is as large as
+/// the largest of its paths.
+type Later<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+/// Where the content of what is being sent can be read once more.
+struct Original<'a> {
+    core: &'a Arc<Core>,
+    slot: Slot,
+    id: MessageId,
+}
+
+impl Recall for Original<'_> {
+    async fn recall(&self) -> Result<Content, Failure> {
+        let content = self.core.content(self.slot, self.id).await;
+        content.ok_or_else(|| Failure {
+            stage: Stage::Queue,
+            scope: Scope::Message,
+            kind: Kind::Transient,
+            endpoint: None,
+            cause: Cause::Local("it cannot be read from the spool".to_owned()),
+        })
+    }
+}
 
 /// Recipients of one attempt with one fate.
 struct Fate {
@@ -82,40 +108,31 @@ impl Core {
     /// Starts a granted job.
     pub(crate) fn launch(self: &Arc<Self>, shard: usize, job: Job) {
         self.counters.in_flight.add(1);
-        let grant = Grant {
+        let mut grant = Grant {
             core: Arc::clone(self),
             shard,
             job,
             is_settled: false,
         };
         // Boxed as what it is: a task that starts tasks like itself has no name for its type.
-        let attempt: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(attempt(grant));
+        let attempt: Later<'static> = Box::pin(async move { grant.attempt().await });
         tokio::spawn(attempt);
     }
 
     /// The message of a job and those of its recipients that are still to be served, if there are any.
-    async fn load(self: &Arc<Self>, key: Key) -> Result<Option<Load>, Unreadable> {
+    async fn load(self: &Arc<Self>, key: Key) -> Result<Option<(Load, Content)>, Unreadable> {
         let slot = key.slot();
         let message = match self.spool.read_at_once(slot) {
-            Some(message) => message,
-            None => {
-                let core = Arc::clone(self);
-                let read = self.work(move || core.spool.read(slot)).await;
-                match read {
-                    Ok(Ok(message)) => message,
-                    Ok(Err(store::ReadError::Gone)) => return Ok(None),
-                    Ok(Err(error)) => {
-                        tracing::error!(%error, "a message cannot be read from the spool");
-                        self.note_unreadable(1);
-                        return Err(Unreadable);
-                    }
-                    Err(_) => return Err(Unreadable),
-                }
-            }
+            Some(message) => Some(message),
+            None => Box::pin(self.read_patiently(slot)).await?,
         };
-        if !key.is_of(message.id) {
+        let Some(message) = message.filter(|message| key.is_of(message.id)) else {
             return Ok(None);
-        }
+        };
+        let Message {
+            head: message,
+            content,
+        } = message;
         let pending = self.spool.pending(slot);
         let mut recipients = self.batches.recipients(key).into_vec();
         recipients.retain(|&index| {
@@ -125,11 +142,36 @@ impl Core {
         // Once more: somebody may have asked for no more mail since it was accepted, or a crash have
         // taken the word that they had.
         recipients.retain(|index| !self.suppress_recipient(slot, &message, *index));
-        Ok((!recipients.is_empty()).then_some(Load {
+        let load = Load {
             slot,
             message,
             recipients,
-        }))
+        };
+        Ok((!load.recipients.is_empty()).then_some((load, content)))
+    }
+
+    /// A message that is not in memory; `None` if it is settled.
+    async fn read_patiently(self: &Arc<Self>, slot: Slot) -> Result<Option<Message>, Unreadable> {
+        let core = Arc::clone(self);
+        match self.work(move || core.spool.read(slot)).await {
+            Ok(Ok(message)) => Ok(Some(message)),
+            Ok(Err(store::ReadError::Gone)) => Ok(None),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "a message cannot be read from the spool");
+                self.note_unreadable(1);
+                Err(Unreadable)
+            }
+            Err(_) => Err(Unreadable),
+        }
+    }
+
+    /// The content of a message that is not settled; `None` where the disk does not give it.
+    pub(crate) async fn content(self: &Arc<Self>, slot: Slot, id: MessageId) -> Option<Content> {
+        let message = match self.spool.read_at_once(slot) {
+            Some(message) => message,
+            None => self.read_patiently(slot).await.ok()??,
+        };
+        (message.id == id).then_some(message.content)
     }
 
     /// Records an event, and tells who follows. Says whether that is done or will be.
@@ -161,7 +203,7 @@ impl Core {
         let core = Arc::clone(self);
         tokio::spawn(async move {
             let key = Key(job.key);
-            if let Ok(Some(load)) = core.load(key).await {
+            if let Ok(Some((load, _))) = core.load(key).await {
                 core.settle_expired(load.slot, &load.message, &load.recipients)
                     .await;
             }
@@ -173,7 +215,7 @@ impl Core {
     pub(crate) async fn settle_expired(
         self: &Arc<Self>,
         slot: Slot,
-        message: &Arc<Message>,
+        message: &Head,
         recipients: &[u32],
     ) {
         let said = "gave up: the message reached its age limit";
@@ -192,16 +234,24 @@ impl Core {
     pub(crate) async fn settle_failed(
         self: &Arc<Self>,
         slot: Slot,
-        message: &Arc<Message>,
+        message: &Head,
         status: Status,
         outcomes: Vec<(u32, Outcome)>,
     ) {
-        if let Some(action) = Action::of(status)
-            && !self.notify(message, action, &outcomes).await
-        {
-            return;
+        // About a notice no notice is written, and it is not kept.
+        if message.envelope.reverse_path().address().is_some() {
+            let content = self.content(slot, message.id).await;
+            let bytes = content.as_ref().map_or(&[][..], Content::as_bytes);
+            if let Some(action) = Action::of(status)
+                && !self.notify(message, bytes, action, &outcomes).await
+            {
+                return;
+            }
+            if let Some(content) = content {
+                let recipients = outcomes.iter().map(|(recipient, _)| *recipient);
+                self.keep_failed(message, content, recipients);
+            }
         }
-        self.keep_failed(message, outcomes.iter().map(|(recipient, _)| *recipient));
         for (recipient, outcome) in outcomes {
             self.suppress_bounced(message, recipient, status, &outcome);
             let mut event = self.event(message, recipient, status);
@@ -237,46 +287,6 @@ fn unresolved(error: &ResolveError) -> Attempt {
     }
 }
 
-async fn attempt(grant: Grant) {
-    // Those first who wait for an answer of ours: what is granted now goes out together then.
-    tokio::task::yield_now().await;
-    let core = Arc::clone(&grant.core);
-    let key = Key(grant.job.key);
-    let load = match core.load(key).await {
-        Ok(Some(load)) => load,
-        Ok(None) => {
-            core.batches.forget(key);
-            return grant.withdraw();
-        }
-        // The grant that is dropped sees to it that this is tried again.
-        Err(Unreadable) => return,
-    };
-    let domain = domain(&load.message, load.recipients[0]);
-    let tenant = &load.message.tenant;
-    let resolved = match core.resolver.known(domain, tenant) {
-        Some(answer) => answer,
-        None => core.resolver.resolve(domain, tenant).await,
-    };
-    let is_unresolved = grant.job.site == core.shards[grant.shard].unresolved;
-    match resolved {
-        Ok(_) if is_unresolved => {
-            core.batches.forget(key);
-            let job = grant.job;
-            grant.withdraw();
-            let recipients = load.with_domains(&load.recipients);
-            core.enqueue(&load.waiting(), &recipients, job.due_at, job.attempts);
-        }
-        Ok(resolved) => grant.deliver(&load, &resolved).await,
-        Err(error) => {
-            let delivery = Delivery {
-                attempts: vec![unresolved(&error); load.recipients.len()],
-                feedback: schedule::Feedback::Withdrawn,
-            };
-            grant.dispose(&load, delivery, None).await;
-        }
-    }
-}
-
 impl Grant {
     /// An attempt that ended without a word, as by a panic.
     fn take_up_again(&self) {
@@ -293,8 +303,70 @@ impl Grant {
         });
     }
 
+    /// From reading to recording.
+    async fn attempt(&mut self) {
+        // Those first who wait for an answer of ours: what is granted now goes out together then.
+        tokio::task::yield_now().await;
+        let key = Key(self.job.key);
+        let (load, content) = match self.core.load(key).await {
+            Ok(Some(loaded)) => loaded,
+            Ok(None) => {
+                self.core.batches.forget(key);
+                return self.withdraw();
+            }
+            // The grant that is dropped sees to it that this is tried again.
+            Err(Unreadable) => return,
+        };
+        let domain = domain(&load.message, load.recipients[0]);
+        let (resolver, tenant) = (&self.core.resolver, &load.message.tenant);
+        let resolved = match resolver.known(domain, tenant) {
+            Some(answer) => answer,
+            None => Box::pin(resolver.resolve(domain, tenant)).await,
+        };
+        let left = match resolved {
+            Ok(_) if self.is_unresolved() => return self.place(&load),
+            Ok(resolved) => {
+                let original = Original {
+                    core: &self.core,
+                    slot: load.slot,
+                    id: load.message.id,
+                };
+                let Some(delivery) = self.deliver(&load, content, &resolved, &original) else {
+                    return self.withdraw();
+                };
+                let delivery = delivery.await;
+                self.dispose(&load, delivery, Some(&resolved))
+            }
+            Err(error) => {
+                let delivery = Delivery {
+                    attempts: vec![unresolved(&error); load.recipients.len()],
+                    feedback: schedule::Feedback::Withdrawn,
+                };
+                self.dispose(&load, delivery, None)
+            }
+        };
+        if let Some(left) = left {
+            left.await;
+        }
+    }
+
+    /// Its attempt is the question where it leads.
+    fn is_unresolved(&self) -> bool {
+        self.job.site == self.core.shards[self.shard].unresolved
+    }
+
+    /// That is known now: it waits at its site.
+    fn place(&mut self, load: &Load) {
+        let job = self.job;
+        self.core.batches.forget(Key(job.key));
+        self.withdraw();
+        let recipients = load.with_domains(&load.recipients);
+        self.core
+            .enqueue(&load.waiting(), &recipients, job.due_at, job.attempts);
+    }
+
     /// It was not tried after all, and nothing is left to try.
-    fn withdraw(mut self) {
+    fn withdraw(&mut self) {
         let job = self.job;
         self.is_settled = true;
         self.core.turn(self.shard, |schedule, now| {
@@ -302,38 +374,56 @@ impl Grant {
         });
     }
 
-    async fn deliver(self, load: &Load, resolved: &Resolved) {
+    /// Hands a message to the pool; `None` where none of its recipients is left.
+    fn deliver<'a>(
+        &self,
+        load: &Load,
+        content: Content,
+        resolved: &'a Resolved,
+        original: &'a Original<'_>,
+    ) -> Option<impl Future<Output = Delivery> + use<'a>> {
         let message = &load.message;
         let envelope = if load.recipients.len() == message.envelope.recipients().len() {
             Arc::clone(&message.envelope)
         } else {
             let indexes = load.recipients.iter().map(|&index| index as usize);
-            match message.envelope.narrowed(&indexes.collect::<Vec<_>>()) {
-                Some(narrowed) => Arc::new(narrowed),
-                None => return self.withdraw(),
-            }
+            let narrowed = message.envelope.narrowed(&indexes.collect::<Vec<_>>())?;
+            Arc::new(narrowed)
         };
         let source = resolved.route.source(message.id.bits());
-        let content = message.content.clone();
-        let left = self.job.expires_at.saturating_sub(self.core.clock.now());
+        let outgoing = Outgoing {
+            envelope,
+            content,
+            wait_max: self.job.expires_at.saturating_sub(self.core.clock.now()),
+        };
         let deliverer = &self.core.deliverer;
-        let delivery = deliverer
-            .deliver(resolved, source, envelope, content, left)
-            .await;
-        self.dispose(load, delivery, Some(resolved)).await;
+        Some(deliverer.deliver(resolved, source, outgoing, original))
     }
 
-    /// Tells the schedule, and records what became of each recipient.
-    async fn dispose(mut self, load: &Load, delivery: Delivery, resolved: Option<&Resolved>) {
+    /// Tells the schedule, and records what became of each recipient, or gives what is left to do:
+    /// where somebody is to be told of it, that comes first.
+    fn dispose<'a>(
+        &'a mut self,
+        load: &'a Load,
+        delivery: Delivery,
+        resolved: Option<&Resolved>,
+    ) -> Option<Later<'a>> {
+        let Delivery { attempts, feedback } = delivery;
         let is_unknown = |one: &&Attempt| one.outcome.class == ErrorClass::Unknown as u8;
-        let unknown = delivery.attempts.iter().filter(is_unknown).count();
+        let unknown = attempts.iter().filter(is_unknown).count();
         self.core.counters.unknown.add(unknown as u64);
-        let mut fates = fates(&load.recipients, &delivery.attempts);
+        let mut fates = fates(&load.recipients, &attempts);
         self.core.batches.forget(Key(self.job.key));
-        self.settle(load, &mut fates, delivery.feedback, resolved);
+        self.settle(load, &mut fates, feedback, resolved);
+        let mut told = Vec::new();
         for fate in fates {
-            self.record(load, &delivery.attempts, &fate).await;
+            match fate.status() {
+                None => self.core.counters.rate_refused.add(1),
+                Some(status) if is_told(load, &attempts, status) => told.push((fate, status)),
+                Some(status) => self.record(load, &attempts, &fate, status),
+            }
         }
+        (!told.is_empty()).then(|| -> Later<'a> { Box::pin(self.tell(load, attempts, told)) })
     }
 
     /// Ends the grant and lets those wait that are to be tried again.
@@ -404,60 +494,88 @@ impl Grant {
         }
     }
 
-    async fn record(&self, load: &Load, attempts: &[Attempt], fate: &Fate) {
+    /// Tells what somebody is to be told of, and records it then.
+    async fn tell(&self, load: &Load, attempts: Vec<Attempt>, fates: Vec<(Fate, Status)>) {
         let core = &self.core;
-        let status = match (fate.disposition, fate.next) {
-            (_, Next::PutBack) => {
-                core.counters.rate_refused.add(1);
-                return;
-            }
-            (Disposition::Delivered, _) => Status::Delivered,
-            (Disposition::Bounced, _) | (_, Next::GiveUp) => Status::Bounced,
-            (Disposition::Held, _) => Status::Held,
-            (_, Next::Expired) => Status::Expired,
-            (Disposition::Deferred(_) | Disposition::PutBack(_), _) => Status::Deferred,
-        };
-        let outcome_of = |recipient: u32| {
-            let place = load.recipients.iter().position(|&index| index == recipient);
-            let mut outcome =
-                place.map_or_else(Outcome::default, |place| attempts[place].outcome.clone());
-            outcome.attempt = self.job.attempts.saturating_add(1);
-            outcome
-        };
-        let outcomes = fate
-            .recipients
-            .iter()
-            .map(|&index| (index, outcome_of(index)));
-        if matches!(status, Status::Bounced | Status::Expired) {
-            let outcomes = outcomes.collect();
-            core.settle_failed(load.slot, &load.message, status, outcomes)
-                .await;
-            return;
-        }
-        if status == Status::Delivered {
-            let attempts = load.recipients.iter().zip(attempts);
-            let blind = attempts.filter(|(_, attempt)| attempt.is_blind);
-            let blind: Vec<_> = blind
-                .filter(|(index, _)| Action::Relayed.is_told_of(&load.message, **index))
-                .map(|(index, attempt)| (*index, attempt.outcome.clone()))
-                .collect();
-            if !blind.is_empty() {
-                core.tell_relayed(&load.message, &blind).await;
+        for (fate, status) in fates {
+            if status == Status::Delivered {
+                let blind = blind(load, &attempts);
+                let blind: Vec<_> = blind
+                    .map(|(index, attempt)| (index, attempt.outcome.clone()))
+                    .collect();
+                core.tell_relayed(load.slot, &load.message, &blind).await;
+                self.record(load, &attempts, &fate, status);
+            } else {
+                let outcomes = self.outcomes(load, &attempts, &fate).collect();
+                core.settle_failed(load.slot, &load.message, status, outcomes)
+                    .await;
             }
         }
-        for (recipient, outcome) in outcomes {
-            let mut event = core.event(&load.message, recipient, status);
+    }
+
+    fn record(&self, load: &Load, attempts: &[Attempt], fate: &Fate, status: Status) {
+        for (recipient, outcome) in self.outcomes(load, attempts, fate) {
+            let mut event = self.core.event(&load.message, recipient, status);
             if let Next::At(due_at) = fate.next {
                 event.due_at = Some(due_at);
             }
             event.outcome = Some(Box::new(outcome));
-            core.record(load.slot, event);
+            self.core.record(load.slot, event);
         }
         if status == Status::Held {
-            core.held_until
-                .add(self.job.expires_at, load.slot, load.message.id);
+            let held_until = &self.core.held_until;
+            held_until.add(self.job.expires_at, load.slot, load.message.id);
         }
     }
+
+    /// How the attempt went for each recipient of a fate.
+    fn outcomes<'a>(
+        &'a self,
+        load: &'a Load,
+        attempts: &'a [Attempt],
+        fate: &'a Fate,
+    ) -> impl Iterator<Item = (u32, Outcome)> + 'a {
+        fate.recipients.iter().map(|&recipient| {
+            let place = load.recipients.iter().position(|&index| index == recipient);
+            let mut outcome =
+                place.map_or_else(Outcome::default, |place| attempts[place].outcome.clone());
+            outcome.attempt = self.job.attempts.saturating_add(1);
+            (recipient, outcome)
+        })
+    }
+}
+
+impl Fate {
+    /// The state that it leaves its recipients in; `None`: the one they were in.
+    fn status(&self) -> Option<Status> {
+        match (self.disposition, self.next) {
+            (_, Next::PutBack) => None,
+            (Disposition::Delivered, _) => Some(Status::Delivered),
+            (Disposition::Bounced, _) | (_, Next::GiveUp) => Some(Status::Bounced),
+            (Disposition::Held, _) => Some(Status::Held),
+            (_, Next::Expired) => Some(Status::Expired),
+            (Disposition::Deferred(_) | Disposition::PutBack(_), _) => Some(Status::Deferred),
+        }
+    }
+}
+
+/// Whether somebody is told before it is recorded: who sent it of a failure, or who asked for it that
+/// it was passed on.
+fn is_told(load: &Load, attempts: &[Attempt], status: Status) -> bool {
+    match status {
+        Status::Bounced | Status::Expired => true,
+        Status::Delivered => blind(load, attempts).next().is_some(),
+        _ => false,
+    }
+}
+
+/// Those taken by a server that gives no notices, for whom one was asked for.
+fn blind<'a>(load: &'a Load, attempts: &'a [Attempt]) -> impl Iterator<Item = (u32, &'a Attempt)> {
+    let attempts = load.recipients.iter().zip(attempts);
+    let blind = attempts.filter(|(index, attempt)| {
+        attempt.is_blind && Action::Relayed.is_told_of(&load.message, **index)
+    });
+    blind.map(|(index, attempt)| (*index, attempt))
 }
 
 /// Puts recipients with one fate together.

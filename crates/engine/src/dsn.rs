@@ -15,7 +15,7 @@ use memchr::memmem;
 use smtp::{
     Address, Content, Domain, EnhancedStatus, Envelope, Notify, Recipient, Ret, ReversePath,
 };
-use store::{Message, MessageId, Outcome, Status, Time};
+use store::{Head, MessageId, Outcome, Status, Time};
 
 /// A message asked for in full is returned up to this size, in octets; above, its header section is.
 pub const FULL_BYTES_MAX: usize = 256 * 1024;
@@ -56,7 +56,7 @@ impl Action {
 
     /// Whether anybody is to be told this of one of a message's recipients.
     #[must_use]
-    pub fn is_told_of(self, message: &Message, recipient: u32) -> bool {
+    pub fn is_told_of(self, message: &Head, recipient: u32) -> bool {
         let recipient = message.envelope.recipients().get(recipient as usize);
         let is_wanted = recipient.is_some_and(|recipient| self.is_wanted_by(recipient));
         is_wanted && message.envelope.reverse_path().address().is_some()
@@ -100,7 +100,9 @@ pub struct Affected<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Notice<'a> {
     /// The message it is about.
-    pub message: &'a Message,
+    pub message: &'a Head,
+    /// Its content; empty where that cannot be read.
+    pub content: &'a [u8],
     /// Our own name.
     pub host: &'a Domain,
     /// The notice's own id; gives its Message-ID.
@@ -178,7 +180,7 @@ impl<'a> Notice<'a> {
         push_field("Subject", words::subject(entries), out);
         push_field("Date", &date(self.now), out);
         push_field("Message-ID", &format!("<{}@{host}>", self.id), out);
-        if let Some(original) = field_of(self.message.content.as_bytes(), "message-id") {
+        if let Some(original) = field_of(self.content, "message-id") {
             push_field("In-Reply-To", original, out);
             push_field("References", original, out);
         }
@@ -229,7 +231,7 @@ impl<'a> Notice<'a> {
     /// What is given back: all where RET=FULL asks for it and something failed, else the header
     /// section (RFC 3461 §4.3).
     fn returned(&self, entries: &[Entry<'_>]) -> Returned<'_> {
-        let bytes = self.message.content.as_bytes();
+        let bytes = self.content;
         let has_failed = entries.iter().any(|entry| entry.action <= Action::Expired);
         let wants_all = self.message.envelope.ret() == Some(Ret::Full);
         if has_failed && wants_all && bytes.len() <= FULL_BYTES_MAX {

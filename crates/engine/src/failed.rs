@@ -8,7 +8,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use store::{Event, Message, Slot, Status, Time};
+use smtp::Content;
+use store::{Event, Head, Message, Slot, Status, Time};
 
 use crate::accept::AcceptError;
 use crate::core::Core;
@@ -26,17 +27,18 @@ const RETRIES: &str = "mailrail-retries";
 
 impl Core {
     /// Keeps a message for those recipients; nobody waits for it.
-    pub(crate) fn keep_failed(&self, message: &Message, recipients: impl Iterator<Item = u32>) {
+    pub(crate) fn keep_failed(
+        &self,
+        message: &Head,
+        content: Content,
+        recipients: impl Iterator<Item = u32>,
+    ) {
         let indexes: Vec<usize> = recipients.map(|index| index as usize).collect();
         let Some(envelope) = message.envelope.narrowed(&indexes) else {
             return;
         };
-        // Notices are written anew if they are worth it.
-        if envelope.reverse_path().address().is_none() {
-            return;
-        }
         let now = self.clock.now();
-        let kept = Message {
+        let kept = Head {
             id: self.spool.next_id(now),
             accepted_at: now,
             envelope: Arc::new(envelope),
@@ -45,7 +47,8 @@ impl Core {
             expires_at: now + KEPT_FOR,
             ..message.clone()
         };
-        if let Err(error) = self.failed.append(Arc::new(kept)) {
+        let kept = Message::new(kept, content);
+        if let Err(error) = self.failed.append(kept) {
             tracing::warn!(%error, message = %message.id, "failed mail cannot be taken up again");
         }
     }
@@ -110,17 +113,18 @@ impl Core {
         slot: Slot,
         message: &Message,
         meant: &[usize],
-    ) -> Result<(Slot, Arc<Message>), AcceptError> {
+    ) -> Result<(Slot, Message), AcceptError> {
         let mut others: Vec<usize> = (0..message.envelope.recipients().len()).collect();
         others.retain(|index| meant.binary_search(index).is_err());
         let keep = |indexes: &[usize]| {
             let narrowed = message.envelope.narrowed(indexes);
-            let part = Arc::new(Message {
+            let head = Head {
                 id: self.spool.next_id(self.clock.now()),
                 envelope: narrowed.map_or_else(|| Arc::clone(&message.envelope), Arc::new),
-                ..message.clone()
-            });
-            let kept = self.failed.append(Arc::clone(&part));
+                ..(*message.head).clone()
+            };
+            let part = Message::new(head, message.content.clone());
+            let kept = self.failed.append(part.clone());
             kept.map(|(slot, _)| (slot, part))
         };
         let kept = keep(&others).and_then(|_| keep(meant));
@@ -130,7 +134,7 @@ impl Core {
         Ok(kept)
     }
 
-    async fn take_again(self: &Arc<Self>, message: &Arc<Message>) -> Result<(), AcceptError> {
+    async fn take_again(self: &Arc<Self>, message: &Message) -> Result<(), AcceptError> {
         let submission = Submission {
             tenant: Arc::clone(&message.tenant),
             envelope: Arc::clone(&message.envelope),
@@ -154,7 +158,7 @@ impl Core {
         Ok(())
     }
 
-    fn forget_failed(&self, slot: Slot, message: &Message, status: Status) {
+    fn forget_failed(&self, slot: Slot, message: &Head, status: Status) {
         let events = (0..message.envelope.recipients().len() as u32)
             .map(|index| self.event(message, index, status));
         let events: Vec<Event> = events.collect();
@@ -182,7 +186,7 @@ impl Core {
 }
 
 /// The message's labels, with the first message's id and one more retry.
-fn relabeled(message: &Message) -> store::Tags {
+fn relabeled(message: &Head) -> store::Tags {
     let count = retries(message) + 1;
     let is_ours = |(name, _): &&(Box<str>, Box<str>)| &**name == RETRY_OF || &**name == RETRIES;
     let first = message.tags.iter().find(|(name, _)| &**name == RETRY_OF);
@@ -197,13 +201,13 @@ fn relabeled(message: &Message) -> store::Tags {
 }
 
 /// How often it has been tried again, the time to come included.
-fn retries(message: &Message) -> u16 {
+fn retries(message: &Head) -> u16 {
     let label = message.tags.iter().find(|(name, _)| &**name == RETRIES);
     label.and_then(|(_, count)| count.parse().ok()).unwrap_or(0)
 }
 
 /// Whether a filter's tenant, message and label mean it; the message may be named as it first was.
-fn is_of(message: &Message, filter: &Filter) -> bool {
+fn is_of(message: &Head, filter: &Filter) -> bool {
     let is_message = |id: store::MessageId| {
         let name = id.to_string();
         let is_first = |(tag, first): &(Box<str>, Box<str>)| &**tag == RETRY_OF && **first == name;
@@ -220,16 +224,15 @@ fn is_of(message: &Message, filter: &Filter) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use smtp::{Address, Content, Envelope};
+    use smtp::{Address, Envelope};
 
-    fn message(tags: store::Tags) -> Message {
+    fn message(tags: store::Tags) -> Head {
         let address: Address = "a@example.org".parse().unwrap();
-        Message {
+        Head {
             id: store::MessageId::from_bits(7),
             accepted_at: Time::ZERO,
             tenant: "default".into(),
             envelope: Arc::new(Envelope::single(address.clone(), address)),
-            content: Content::new("\r\n").unwrap(),
             tags,
             subject: "".into(),
             priority: store::Priority::Normal,

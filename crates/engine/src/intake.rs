@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use smtp::{Address, Content};
-use store::{Commit, CommitError, Event, Heading, Message, MessageId, Slot, Status, Time};
+use store::{Commit, CommitError, Event, Head, Heading, Message, MessageId, Slot, Status, Time};
 use tokio::runtime::Handle;
 
 use crate::accept::{AcceptError, Accepted};
@@ -111,21 +111,18 @@ impl Core {
         } else {
             submission.content.clone()
         };
-        let message = Arc::new(self.message(submission, content, now));
-        let appended = self.spool.append(Arc::clone(&message));
+        let message = self.message(submission, content, now);
+        let head = Arc::clone(&message.head);
+        let appended = self.spool.append(message);
         let (slot, commit) = appended.map_err(|error| refusal(&error))?;
         Ok(Taking {
             core: Arc::clone(self),
             accepted: Accepted {
-                id: message.id,
+                id: head.id,
                 accepted_at: now,
                 suppressed: Vec::new(),
             },
-            waits: Some(Waits {
-                commit,
-                slot,
-                message,
-            }),
+            waits: Some(Waits { commit, slot, head }),
         })
     }
 
@@ -177,18 +174,20 @@ impl Core {
         } = submission;
         let due_at = options.send_at.map_or(now, |at| at.max(now));
         let max_age = self.max_age(&tenant, &envelope, &options);
-        Message {
-            id: options.id.unwrap_or_else(|| self.spool.next_id(now)),
-            accepted_at: now,
-            tenant,
-            envelope,
+        Message::new(
+            Head {
+                id: options.id.unwrap_or_else(|| self.spool.next_id(now)),
+                accepted_at: now,
+                tenant,
+                envelope,
+                tags: options.tags,
+                subject: cut(options.subject),
+                priority: options.priority,
+                due_at,
+                expires_at: due_at + max_age,
+            },
             content,
-            tags: options.tags,
-            subject: cut(options.subject),
-            priority: options.priority,
-            due_at,
-            expires_at: due_at + max_age,
-        }
+        )
     }
 
     /// The shortest of what the application, the route and the engine allow.
@@ -207,7 +206,7 @@ impl Core {
     fn taken(
         self: &Arc<Self>,
         slot: Slot,
-        message: &Arc<Message>,
+        message: &Head,
         result: Result<(), CommitError>,
     ) -> Result<Vec<Address>, AcceptError> {
         if let Err(error) = result {
@@ -220,7 +219,7 @@ impl Core {
     }
 
     /// A message has become durable: from here on it is ours.
-    fn accepted(self: &Arc<Self>, slot: Slot, message: &Arc<Message>) -> Vec<Address> {
+    fn accepted(self: &Arc<Self>, slot: Slot, message: &Head) -> Vec<Address> {
         self.counters.accepted.add(1);
         self.announce_accepted(message);
         let suppressed = self.suppress_recipients(slot, message);
@@ -237,7 +236,7 @@ impl Core {
     }
 
     /// Settles those recipients that the tenant's list names; gives their indexes.
-    fn suppress_recipients(&self, slot: Slot, message: &Message) -> Vec<u32> {
+    fn suppress_recipients(&self, slot: Slot, message: &Head) -> Vec<u32> {
         let recipients = 0..message.envelope.recipients().len() as u32;
         recipients
             .filter(|index| self.suppress_recipient(slot, message, *index))
@@ -245,7 +244,7 @@ impl Core {
     }
 
     /// Settles a recipient if the tenant's list names it; whether it does.
-    pub(crate) fn suppress_recipient(&self, slot: Slot, message: &Message, index: u32) -> bool {
+    pub(crate) fn suppress_recipient(&self, slot: Slot, message: &Head, index: u32) -> bool {
         let address = &message.envelope.recipients()[index as usize].address;
         let found = self.suppressions.find(&message.tenant, address.as_str());
         let Some(suppression) = found else {
@@ -258,7 +257,7 @@ impl Core {
     }
 
     /// An event of a recipient, now.
-    pub(crate) fn event(&self, message: &Message, recipient: u32, status: Status) -> Event {
+    pub(crate) fn event(&self, message: &Head, recipient: u32, status: Status) -> Event {
         let address = &message.envelope.recipients()[recipient as usize].address;
         Event {
             at: self.clock.now(),
@@ -274,7 +273,7 @@ impl Core {
         }
     }
 
-    fn announce_accepted(&self, message: &Message) {
+    fn announce_accepted(&self, message: &Head) {
         if !self.is_followed() {
             return;
         }
@@ -347,7 +346,7 @@ pub(crate) struct Taking {
 struct Waits {
     commit: Commit,
     slot: Slot,
-    message: Arc<Message>,
+    head: Arc<Head>,
 }
 
 impl Taking {
@@ -370,7 +369,7 @@ impl Future for Taking {
         let Poll::Ready(result) = Pin::new(&mut waits.commit).poll(context) else {
             return Poll::Pending;
         };
-        let ended = this.core.taken(waits.slot, &waits.message, result);
+        let ended = this.core.taken(waits.slot, &waits.head, result);
         this.waits = None;
         Poll::Ready(ended.map(|suppressed| {
             this.accepted.suppressed = suppressed;
@@ -389,7 +388,7 @@ impl Drop for Taking {
         let core = Arc::clone(&self.core);
         runtime.spawn(async move {
             let result = waits.commit.await;
-            let _ = core.taken(waits.slot, &waits.message, result);
+            let _ = core.taken(waits.slot, &waits.head, result);
         });
     }
 }

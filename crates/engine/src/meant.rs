@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use schedule::Job;
-use store::{Message, MessageId, Slot};
+use store::{Head, MessageId, Slot};
 
 use crate::batches::{Batches, Key};
 use crate::core::Core;
@@ -190,7 +190,7 @@ impl Core {
 }
 
 /// Whether a message has the label that a filter names.
-pub(crate) fn is_tagged(message: &Message, filter: &Filter) -> bool {
+pub(crate) fn is_tagged(message: &Head, filter: &Filter) -> bool {
     let has_tag = |wanted: &(Box<str>, Box<str>)| message.tags.contains(wanted);
     filter.tag.as_ref().is_none_or(has_tag)
 }

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use store::{Message, Outcome, Status};
+use smtp::Content;
+use store::{Head, Outcome, Slot, Status};
 
 use crate::accept::AcceptError;
 use crate::core::Core;
@@ -24,11 +25,12 @@ impl Core {
     /// * returns: whether all is told that is to be told.
     pub(crate) async fn notify(
         self: &Arc<Self>,
-        message: &Arc<Message>,
+        message: &Head,
+        content: &[u8],
         action: Action,
         outcomes: &[(u32, Outcome)],
     ) -> bool {
-        let Some(notice) = self.notice(message, &self.tried_now(action, outcomes)) else {
+        let Some(notice) = self.notice(message, content, &self.tried_now(action, outcomes)) else {
             return true;
         };
         loop {
@@ -52,11 +54,14 @@ impl Core {
     /// once: what was delivered is recorded as such whatever comes of it.
     pub(crate) async fn tell_relayed(
         self: &Arc<Self>,
-        message: &Arc<Message>,
+        slot: Slot,
+        message: &Head,
         outcomes: &[(u32, Outcome)],
     ) {
+        let content = self.content(slot, message.id).await;
+        let content = content.as_ref().map_or(&[][..], Content::as_bytes);
         let affected = self.tried_now(Action::Relayed, outcomes);
-        if let Some(notice) = self.notice(message, &affected)
+        if let Some(notice) = self.notice(message, content, &affected)
             && let Err(error) = self.tell(notice).await
         {
             tracing::error!(%error, message = %message.id, "a notice was lost");
@@ -93,7 +98,8 @@ impl Core {
     /// A notice about recipients of a message; `None` where nobody is to be told.
     pub(crate) fn notice(
         &self,
-        message: &Message,
+        message: &Head,
+        content: &[u8],
         recipients: &[Affected<'_>],
     ) -> Option<Submission> {
         if !self.policy.load().notices {
@@ -102,6 +108,7 @@ impl Core {
         let now = self.clock.now();
         let notice = Notice {
             message,
+            content,
             host: &self.host,
             id: self.spool.next_id(now),
             now,
@@ -120,7 +127,7 @@ impl Core {
     /// there.
     pub(crate) fn suppress_bounced(
         &self,
-        message: &Message,
+        message: &Head,
         recipient: u32,
         status: Status,
         outcome: &Outcome,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use client::Wire;
 use rustc_hash::{FxHashMap, FxHasher};
 use schedule::{Job, Schedule, SiteId, SitePolicy, TenantId};
-use store::{Message, MessageId, Priority, Slot, Time};
+use store::{Head, MessageId, Priority, Slot, Time};
 use tokio::sync::Notify;
 
 use crate::core::Core;
@@ -117,7 +117,7 @@ pub(crate) struct Waiting<'a> {
 }
 
 impl<'a> Waiting<'a> {
-    pub(crate) fn of(slot: Slot, message: &'a Message) -> Self {
+    pub(crate) fn of(slot: Slot, message: &'a Head) -> Self {
         Self {
             slot,
             id: message.id,
@@ -129,7 +129,7 @@ impl<'a> Waiting<'a> {
 }
 
 /// Recipients with their domains.
-pub(crate) fn with_domains<'a>(message: &'a Message, recipients: &[u32]) -> Vec<(u32, &'a str)> {
+pub(crate) fn with_domains<'a>(message: &'a Head, recipients: &[u32]) -> Vec<(u32, &'a str)> {
     let with_domain = |&index: &u32| (index, domain(message, index));
     recipients.iter().map(with_domain).collect()
 }
@@ -308,7 +308,7 @@ const fn in_flight_per_connection(wire: Wire) -> u16 {
 }
 
 /// The domain that a recipient is at.
-pub(crate) fn domain(message: &Message, recipient: u32) -> &str {
+pub(crate) fn domain(message: &Head, recipient: u32) -> &str {
     let recipients = message.envelope.recipients();
     recipients[recipient as usize].address.domain()
 }

@@ -21,7 +21,7 @@ pub struct MessageView {
     /// From whom it is and what about; `None` if history is too old to know.
     pub heading: Option<Arc<Heading>>,
     /// The message itself, while a recipient is unsettled; afterwards only history is left.
-    pub message: Option<Arc<store::Message>>,
+    pub message: Option<store::Message>,
     /// One per recipient, in the envelope's order.
     pub recipients: Vec<RecipientView>,
 }

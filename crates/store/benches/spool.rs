@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use journal::{Check, DirFiles, Journal, Options};
 use smtp::{Content, Envelope};
 use store::codec;
-use store::{Event, Message, Outcome, Priority, Said, Spool, SpoolOptions, Status, Time};
+use store::{Event, Head, Message, Outcome, Priority, Said, Spool, SpoolOptions, Status, Time};
 
 const NOW: Time = Time::from_secs(1_790_000_000);
 
@@ -70,7 +70,7 @@ fn fill(folder: &Path, messages: u64) {
     let mut group = Vec::new();
     let meter = Meter::start();
     for n in 0..messages {
-        let message = Arc::new(message(&spool, n, content.clone()));
+        let message = message(&spool, n, content.clone());
         let (slot, commit) = spool.append(message).expect("room");
         kept.push(slot);
         group.push(commit);
@@ -126,18 +126,20 @@ fn message(spool: &Spool, n: u64, content: Content) -> Message {
     let to: smtp::Address = format!("user{n}@mail{}.example", n % 1000)
         .parse()
         .expect("an address");
-    Message {
-        id,
-        accepted_at: id.time(),
-        tenant: "shop".into(),
-        envelope: Arc::new(Envelope::single(from, to)),
+    Message::new(
+        Head {
+            id,
+            accepted_at: id.time(),
+            tenant: "shop".into(),
+            envelope: Arc::new(Envelope::single(from, to)),
+            tags: [].into(),
+            subject: "hi".into(),
+            priority: Priority::Normal,
+            due_at: id.time(),
+            expires_at: id.time() + Duration::from_hours(120),
+        },
         content,
-        tags: [].into(),
-        subject: "hi".into(),
-        priority: Priority::Normal,
-        due_at: id.time(),
-        expires_at: id.time() + Duration::from_hours(120),
-    }
+    )
 }
 
 fn deferred(spool: &Spool, slot: store::Slot, n: u64) -> Event {
@@ -206,11 +208,7 @@ fn records() {
         });
     }
     let (slot, _) = spool
-        .append(Arc::new(message(
-            &spool,
-            0,
-            Content::new("a\r\n").expect("a line"),
-        )))
+        .append(message(&spool, 0, Content::new("a\r\n").expect("a line")))
         .expect("room");
     let event = deferred(&spool, slot, 0);
     let mut record = Vec::new();

@@ -17,9 +17,9 @@ mod skim;
 pub use entry::{Entry, decode_entry, encode_entry};
 pub use event::{decode_event, encode_event};
 pub use message::{
-    Head, Moved, Packer, Rescheduled, Standing, Told, decode_head, decode_message, decode_moved,
-    decode_rescheduled, decode_told, encode_head, encode_rescheduled, encode_standings,
-    encode_told,
+    Accepted, Moved, Packer, Rescheduled, Standing, Told, decode_head, decode_message,
+    decode_moved, decode_rescheduled, decode_told, encode_head, encode_rescheduled,
+    encode_standings, encode_told,
 };
 
 pub use skim::{Change, Outline, skim_event, skim_message, stem};

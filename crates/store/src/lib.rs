@@ -18,7 +18,7 @@ pub use history::{
 };
 pub use id::MessageId;
 pub use journal::{AppendError, Commit, CommitError, Files, Position};
-pub use message::{Message, Priority, Tags};
+pub use message::{Head, Message, Priority, Tags};
 pub use spool::{
     Pending, ReadError, RecordError, Recovered, RecoveredRecipient, Recovery, Slot, Spool,
     SpoolOptions, SpoolStats,

@@ -320,7 +320,7 @@ impl Spool {
     ///
     /// # Panics
     /// If two threads append the same id at once.
-    pub fn append(&self, message: Arc<Message>) -> Result<(Slot, Commit), AppendError> {
+    pub fn append(&self, message: Message) -> Result<(Slot, Commit), AppendError> {
         let content = message.content.as_bytes();
         if content.len() > codec::CONTENT_BYTES_MAX {
             return Err(AppendError::TooLarge);
@@ -371,7 +371,7 @@ impl Spool {
     ///
     /// # Errors
     /// [`ReadError`].
-    pub fn read(&self, slot: Slot) -> Result<Arc<Message>, ReadError> {
+    pub fn read(&self, slot: Slot) -> Result<Message, ReadError> {
         let (id, mut at) = {
             let state = self.lock();
             let entry = state.slots.get(slot).ok_or(ReadError::Gone)?;
@@ -391,28 +391,34 @@ impl Spool {
             };
             match (result, moved_to) {
                 (Err(_), Some(now)) => at = now,
-                (result, _) => return result.map(Arc::new),
+                (result, _) => return result,
             }
         }
     }
 
-    /// The same without waiting for the disk: `None` where [`read`](Self::read) would have to.
+    /// The same without waiting for the disk, for whoever sends it: `None` where
+    /// [`read`](Self::read) would have to wait. Where one recipient is left, memory keeps nothing of it.
     #[must_use]
-    pub fn read_at_once(&self, slot: Slot) -> Option<Arc<Message>> {
+    pub fn read_at_once(&self, slot: Slot) -> Option<Message> {
         let (id, at) = {
-            let state = self.lock();
+            let mut state = self.lock();
             let entry = state.slots.get(slot)?;
-            if let Some(message) = state.cache.get(slot) {
+            let (id, at, is_last) = (entry.id(), entry.at, entry.count() == 1);
+            let found = match is_last {
+                true => state.cache.take(slot),
+                false => state.cache.get(slot),
+            };
+            if let Some(message) = found {
                 self.inner.counts.hits.fetch_add(1, Relaxed);
                 return Some(message);
             }
-            (entry.id(), entry.at)
+            (id, at)
         };
         // What is wrong with it, reading with patience will say.
         let record = self.inner.journal.read_at_once(at).ok()??;
         let message = decode(id, at, &record).ok()?;
         self.inner.counts.misses.fetch_add(1, Relaxed);
-        Some(Arc::new(message))
+        Some(message)
     }
 
     fn read_at(&self, id: MessageId, at: Position) -> Result<Message, ReadError> {

@@ -118,7 +118,13 @@ impl Args {
         if let Some(address) = self.http {
             given.insert("listen.http", (text(address.to_string()), "--http"));
         }
-        load(self.path().as_deref(), given)
+        let config = load(self.path().as_deref(), given);
+        // What is shown takes more room than what is used.
+        let bare = |config| Config {
+            shown: Vec::new(),
+            ..config
+        };
+        config.map(bare)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Who goes next, without a server.
 
 use super::*;
+use crate::job::{Claim, Place};
 use smtp::{Address, Content, Envelope};
 use std::sync::Arc;
 
@@ -106,13 +107,17 @@ fn job() -> Job {
     std::mem::forget(caller);
     let address: Address = "a@b.example".parse().unwrap();
     Job {
-        envelope: Arc::new(Envelope::single(address.clone(), address)),
         content: Content::from_text(b"A: b\n\n").unwrap(),
-        outcome,
-        queued_at: Duration::ZERO,
-        deadline: Duration::from_secs(1_000_000),
-        returns: 0,
-        refused_as: None,
+        claim: Claim {
+            envelope: Arc::new(Envelope::single(address.clone(), address)),
+            outcome,
+            place: Place {
+                queued_at: Duration::ZERO,
+                deadline: Duration::from_secs(1_000_000),
+                returns: 0,
+                refused_as: None,
+            },
+        },
     }
 }
 

@@ -62,10 +62,17 @@ fn content() -> Content {
 }
 
 async fn deliver(deliverer: &Deliverer, resolved: &Resolved, recipients: &[&str]) -> Delivery {
-    let source = resolved.route.source(1);
-    deliverer
-        .deliver(resolved, source, envelope(recipients), content(), WAIT_MAX)
-        .await
+    let (source, original) = (resolved.route.source(1), content());
+    let sent = deliverer.deliver(resolved, source, outgoing(recipients), &original);
+    sent.await
+}
+
+fn outgoing(recipients: &[&str]) -> Outgoing {
+    Outgoing {
+        envelope: envelope(recipients),
+        content: content(),
+        wait_max: WAIT_MAX,
+    }
 }
 
 fn dispositions(delivery: &Delivery) -> Vec<Disposition> {
@@ -354,13 +361,8 @@ async fn sources_have_connections_of_their_own_and_idle_pools_are_forgotten() {
     };
     let (deliverer, resolved) = (deliverer(), resolved(route).await);
     for (source, _) in &resolved.route.sources {
-        let sent = deliverer.deliver(
-            &resolved,
-            source,
-            envelope(&["a@example.net"]),
-            content(),
-            WAIT_MAX,
-        );
+        let (outgoing, content) = (outgoing(&["a@example.net"]), content());
+        let sent = deliverer.deliver(&resolved, source, outgoing, &content);
         let delivery = sent.await;
         assert_eq!(delivery.attempts[0].outcome.source, source.name);
     }

@@ -10,6 +10,7 @@ use smtp::{EnvelopeId, Reply};
 use store::{Priority, Said};
 
 use super::*;
+use store::Message;
 
 const ORIGINAL: &str = "From: me@example.org\r\nSubject: =?utf-8?q?gr=C3=BC=C3=9Fe?=\r\n\
     Message-ID: <original@example.org>\r\n\r\nThe body.\r\n";
@@ -23,18 +24,20 @@ fn recipient(text: &str) -> Recipient {
 }
 
 fn message(envelope: Envelope, content: &str) -> Message {
-    Message {
-        id: MessageId::assemble(1_700_000_000_000, 1, 2),
-        accepted_at: Time::from_secs(1_700_000_000),
-        tenant: "default".into(),
-        envelope: Arc::new(envelope),
-        content: Content::new(content.as_bytes().to_vec()).unwrap(),
-        tags: Arc::new([]),
-        subject: "grüße".into(),
-        priority: Priority::Normal,
-        due_at: Time::from_secs(1_700_000_000),
-        expires_at: Time::from_secs(1_700_400_000),
-    }
+    Message::new(
+        Head {
+            id: MessageId::assemble(1_700_000_000_000, 1, 2),
+            accepted_at: Time::from_secs(1_700_000_000),
+            tenant: "default".into(),
+            envelope: Arc::new(envelope),
+            tags: Arc::new([]),
+            subject: "grüße".into(),
+            priority: Priority::Normal,
+            due_at: Time::from_secs(1_700_000_000),
+            expires_at: Time::from_secs(1_700_400_000),
+        },
+        Content::new(content.as_bytes().to_vec()).unwrap(),
+    )
 }
 
 fn outcome(host: &str, code: u16, enhanced: Option<(u8, u16, u16)>, text: &str) -> Outcome {
@@ -69,6 +72,7 @@ fn compose(
     let host: Domain = "us.example.org".parse().unwrap();
     let notice = Notice {
         message,
+        content: message.content.as_bytes(),
         host: &host,
         id: MessageId::assemble(1_700_000_100_000, 3, 4),
         now: Time::from_secs(1_700_000_100),
@@ -263,7 +267,8 @@ fn the_status_goes_with_the_action() {
                 notify: Some(Notify::SUCCESS),
                 ..recipient("a@example.net")
             };
-            message.envelope = Arc::new(Envelope::single(address("me@example.org"), recipient));
+            Arc::make_mut(&mut message.head).envelope =
+                Arc::new(Envelope::single(address("me@example.org"), recipient));
         }
         let (_, content) = compose(&message, &[(0, action, &outcome)]).unwrap();
         let fields = status_part(&content);
@@ -394,7 +399,7 @@ proptest! {
         let envelope = Envelope::single(address("me@example.org"), recipient("a@example.net"));
         let envelope = if ret { envelope.with_ret(Ret::Full) } else { envelope };
         let mut message = message(envelope, &format!("X: {line}\r\n\r\n{line}\r\n"));
-        message.subject = subject.into();
+        Arc::make_mut(&mut message.head).subject = subject.into();
         let outcome = outcome(&host, code, None, &said);
         let (_, content) = compose(&message, &[(0, Action::Failed, &outcome)]).unwrap();
         let parsed = MessageParser::default().parse(content.as_bytes()).unwrap();

@@ -264,8 +264,7 @@ impl Session {
     /// The driver gives up on the stream, which is still open: settles all that is open.
     pub fn give_up(&mut self) {
         self.state = State::Over;
-        self.writing.clear();
-        self.held.clear();
+        self.drop_output();
         self.due.clear();
         while let Some(transaction) = self.open.pop_front() {
             self.settled.push_back(transaction.cut_off());
@@ -438,7 +437,17 @@ impl Session {
         self.state = State::Closing;
         self.closing = self.open.front().map(|front| (front.stage, reply.clone()));
         self.due.retain(|command_end| *command_end <= written);
-        self.writing.clear();
+        self.drop_output();
+    }
+
+    /// Nothing more is written; content goes back to its transaction.
+    fn drop_output(&mut self) {
+        let open = &mut self.open;
+        self.writing.clear(|id, content| {
+            if let Some(transaction) = open.iter_mut().find(|open| open.id == id) {
+                transaction.content = Some(content);
+            }
+        });
         self.held.clear();
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::content::Content;
 use crate::reply::Reply;
 
 /// The step of a transaction whose reply is awaited, or was bad.
@@ -64,4 +65,6 @@ pub struct Settled {
     pub stage: TransactionStage,
     /// When.
     pub marks: Marks,
+    /// The content, where it was not written to its end: what was is not kept.
+    pub content: Option<Content>,
 }

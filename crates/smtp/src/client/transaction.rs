@@ -10,7 +10,7 @@ use super::settled::{End, Marks, Settled, TransactionStage};
 pub(super) struct Transaction {
     pub(super) id: u64,
     pub(super) stage: TransactionStage,
-    /// Content not yet handed to `writing`.
+    /// Content that is not in `writing`: not yet, or no longer, as nothing more is written.
     pub(super) content: Option<Content>,
     pub(super) content_len: usize,
     pub(super) by_bdat: bool,
@@ -47,6 +47,7 @@ impl Transaction {
             refused: self.refused,
             end,
             marks: self.marks,
+            content: self.content,
         }
     }
 

@@ -91,9 +91,13 @@ impl Writing {
         });
     }
 
-    /// Forgets what is not written.
-    pub(super) fn clear(&mut self) {
-        self.pieces.clear();
+    /// Forgets what is not written; `content_left` gets each content that is not whole.
+    pub(super) fn clear(&mut self, mut content_left: impl FnMut(u64, Content)) {
+        for piece in self.pieces.drain(..) {
+            if let Piece::Content { id, content, .. } = piece {
+                content_left(id, content);
+            }
+        }
         self.buffer.clear();
         self.buffer_written = 0;
     }

@@ -11,7 +11,7 @@ use smtp::{Content, Envelope, EnvelopeId, Notify, Recipient, Ret, ReversePath};
 use super::event::{put_outcome, put_tags, read_id, read_outcome, read_status, read_tags};
 use super::fields::{Reader, put_text, put_time, put_varint};
 use super::{CONTENT_BYTES_MAX, DecodeError, VERSION};
-use crate::{Message, MessageId, Outcome, Priority, Status, Tags, Time};
+use crate::{Head, Message, MessageId, Outcome, Priority, Status, Time};
 
 pub(super) const PACKED: u8 = 1;
 
@@ -25,27 +25,11 @@ pub(super) const HAS_ORIGINAL: u8 = 2;
 const HAS_LAST: u8 = 1;
 const IS_TOLD: u8 = 2;
 
-/// Everything of a message but its content.
+/// The head of an accepted message's record, and where its content is.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Head {
-    /// As in [`Message`].
-    pub id: MessageId,
-    /// As in [`Message`].
-    pub accepted_at: Time,
-    /// As in [`Message`].
-    pub due_at: Time,
-    /// As in [`Message`].
-    pub expires_at: Time,
-    /// As in [`Message`].
-    pub priority: Priority,
-    /// As in [`Message`].
-    pub tenant: Arc<str>,
-    /// As in [`Message`].
-    pub subject: Box<str>,
-    /// As in [`Message`].
-    pub tags: Tags,
-    /// As in [`Message`].
-    pub envelope: Arc<Envelope>,
+pub struct Accepted {
+    /// The message, but for its content.
+    pub head: Head,
     /// Octets of content as it goes out.
     pub content_bytes: usize,
     /// Whether it is stored packed.
@@ -75,7 +59,7 @@ pub fn encode_head(message: &Message, is_packed: bool, out: &mut Vec<u8>) {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn decode_head(record: &[u8]) -> Result<Head, DecodeError> {
+pub fn decode_head(record: &[u8]) -> Result<Accepted, DecodeError> {
     let mut reader = Reader::versioned(record)?;
     let is_packed = reader.flags(PACKED)? == PACKED;
     let id = read_id(&mut reader)?;
@@ -94,16 +78,18 @@ pub fn decode_head(record: &[u8]) -> Result<Head, DecodeError> {
     if content_bytes > CONTENT_BYTES_MAX {
         return Err(DecodeError::Range("a content's length"));
     }
-    Ok(Head {
-        id,
-        accepted_at,
-        due_at,
-        expires_at,
-        priority,
-        tenant,
-        subject,
-        tags,
-        envelope,
+    Ok(Accepted {
+        head: Head {
+            id,
+            accepted_at,
+            tenant,
+            envelope,
+            tags,
+            subject,
+            priority,
+            due_at,
+            expires_at,
+        },
         content_bytes,
         is_packed,
         content_at: record.len() - reader.rest().len(),
@@ -115,28 +101,17 @@ pub fn decode_head(record: &[u8]) -> Result<Head, DecodeError> {
 /// # Errors
 /// What is wrong with it.
 pub fn decode_message(record: &Bytes) -> Result<Message, DecodeError> {
-    let head = decode_head(record)?;
-    let stored = record.slice(head.content_at..);
-    let bytes = if head.is_packed {
-        Bytes::from(unpack(&stored, head.content_bytes)?)
+    let accepted = decode_head(record)?;
+    let stored = record.slice(accepted.content_at..);
+    let bytes = if accepted.is_packed {
+        Bytes::from(unpack(&stored, accepted.content_bytes)?)
     } else {
         stored
     };
-    if bytes.len() != head.content_bytes {
+    if bytes.len() != accepted.content_bytes {
         return Err(DecodeError::Unpack);
     }
-    Ok(Message {
-        id: head.id,
-        accepted_at: head.accepted_at,
-        tenant: head.tenant,
-        envelope: head.envelope,
-        content: Content::new(bytes)?,
-        tags: head.tags,
-        subject: head.subject,
-        priority: head.priority,
-        due_at: head.due_at,
-        expires_at: head.expires_at,
-    })
+    Ok(Message::new(accepted.head, Content::new(bytes)?))
 }
 
 /// Where one recipient that still waits stands.

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use smtp::{Content, EnhancedStatus, Envelope, EnvelopeId, Notify, Recipient, Ret, ReversePath};
 
 use super::*;
-use crate::{Event, Message, MessageId, Outcome, Priority, Said, StageTimes, Status, Time};
+use crate::{Event, Head, Message, MessageId, Outcome, Priority, Said, StageTimes, Status, Time};
 
 /// The example that the fixture of version 1 was written from.
 pub(crate) fn example_message() -> Message {
@@ -19,22 +19,24 @@ pub(crate) fn example_message() -> Message {
         .unwrap()
         .with_ret(Ret::Headers)
         .with_id(EnvelopeId::new("order 17").unwrap());
-    Message {
-        id: MessageId::assemble(1_790_000_000_123, 5, 0x1234_5678_9abc_def0),
-        accepted_at: Time::from_nanos(1_790_000_000_123_456_789),
-        tenant: "shop".into(),
-        envelope: envelope.into(),
-        content: Content::new("Subject: hi\r\n\r\n.dot \u{e9}\r\n").unwrap(),
-        tags: [
-            ("campaign".into(), "spring".into()),
-            ("k".into(), "".into()),
-        ]
-        .into(),
-        subject: "hi".into(),
-        priority: Priority::High,
-        due_at: Time::from_millis(1_790_000_001_000),
-        expires_at: Time::from_secs(1_790_400_000),
-    }
+    Message::new(
+        Head {
+            id: MessageId::assemble(1_790_000_000_123, 5, 0x1234_5678_9abc_def0),
+            accepted_at: Time::from_nanos(1_790_000_000_123_456_789),
+            tenant: "shop".into(),
+            envelope: envelope.into(),
+            tags: [
+                ("campaign".into(), "spring".into()),
+                ("k".into(), "".into()),
+            ]
+            .into(),
+            subject: "hi".into(),
+            priority: Priority::High,
+            due_at: Time::from_millis(1_790_000_001_000),
+            expires_at: Time::from_secs(1_790_400_000),
+        },
+        Content::new("Subject: hi\r\n\r\n.dot \u{e9}\r\n").unwrap(),
+    )
 }
 
 pub(crate) fn example_event() -> Event {
@@ -44,7 +46,7 @@ pub(crate) fn example_event() -> Event {
         recipient: 1,
         address: "\"a b\"@example.org".into(),
         tenant: "shop".into(),
-        tags: example_message().tags,
+        tags: example_message().tags.clone(),
         status: Status::Deferred,
         due_at: Some(Time::from_secs(1_790_000_300)),
         outcome: Some(Box::new(Outcome {

@@ -101,7 +101,7 @@ impl Sample {
             status: Status::Accepted,
             due_at: Some(at),
             outcome: None,
-            heading: (number % 8 > 0).then(|| Arc::new(heading(number))),
+            heading: (!number.is_multiple_of(8)).then(|| Arc::new(heading(number))),
         };
         self.open.push(event.clone());
         event

@@ -5,7 +5,6 @@
 //! journal, mostly out of the kernel's page cache. Only what has been here for long makes room.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
@@ -23,7 +22,7 @@ const KEPT_FOR: Duration = Duration::from_secs(5);
 pub(super) struct Cache {
     bytes_max: usize,
     bytes: usize,
-    messages: FxHashMap<Slot, (u64, Arc<Message>)>,
+    messages: FxHashMap<Slot, (u64, Message)>,
     /// In the order of insertion; what was taken out meanwhile is still in it.
     order: VecDeque<(u64, Slot)>,
     serial: u64,
@@ -44,13 +43,20 @@ impl Cache {
         self.bytes
     }
 
-    pub(super) fn get(&self, slot: Slot) -> Option<Arc<Message>> {
+    pub(super) fn get(&self, slot: Slot) -> Option<Message> {
         self.messages.get(&slot).map(|(_, message)| message.clone())
+    }
+
+    /// Gives a message that nobody else will ask for soon.
+    pub(super) fn take(&mut self, slot: Slot) -> Option<Message> {
+        let (_, message) = self.messages.remove(&slot)?;
+        self.bytes -= cost(&message);
+        Some(message)
     }
 
     /// Keeps a message that is due while there is room. Those that are there already are needed first: one makes
     /// room only when it has been there for long, as where its site takes nothing.
-    pub(super) fn insert(&mut self, slot: Slot, message: Arc<Message>) {
+    pub(super) fn insert(&mut self, slot: Slot, message: Message) {
         let (bytes, now) = (cost(&message), message.accepted_at);
         if bytes > self.bytes_max / 8 || message.due_at > now + KEPT_FOR {
             return;
@@ -78,9 +84,7 @@ impl Cache {
     }
 
     pub(super) fn remove(&mut self, slot: Slot) {
-        if let Some((_, message)) = self.messages.remove(&slot) {
-            self.bytes -= cost(&message);
-        }
+        self.take(slot);
     }
 }
 

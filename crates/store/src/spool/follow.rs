@@ -15,7 +15,7 @@ use journal::{Journal, Position};
 use super::digest::Builder;
 use super::{Inner, Spool};
 use crate::codec::{self, DecodeError, Kind};
-use crate::{Event, EventSink, EventSource, Heading, Status};
+use crate::{Event, EventSink, EventSource, Head, Heading, Status};
 
 pub(super) struct Following {
     sink: Option<Arc<dyn EventSink>>,
@@ -291,16 +291,13 @@ fn events_of(
 ) -> Result<ControlFlow<()>, DecodeError> {
     match Kind::from_number(kind) {
         Some(Kind::Event) => Ok(each(codec::decode_event(bytes)?)),
-        Some(Kind::Accepted) => Ok(acceptances(codec::decode_head(bytes)?, each)),
+        Some(Kind::Accepted) => Ok(acceptances(codec::decode_head(bytes)?.head, each)),
         _ => Ok(ControlFlow::Continue(())),
     }
 }
 
 /// The events that an accepted message implies, one for each recipient.
-fn acceptances(
-    head: codec::Head,
-    each: &mut dyn FnMut(Event) -> ControlFlow<()>,
-) -> ControlFlow<()> {
+fn acceptances(head: Head, each: &mut dyn FnMut(Event) -> ControlFlow<()>) -> ControlFlow<()> {
     let heading = Arc::new(Heading::new(&head.envelope, head.subject));
     for (recipient, to) in (0..).zip(head.envelope.recipients()) {
         each(Event {

@@ -143,7 +143,7 @@ impl Recovery {
         let slot = state.slots.find(id)?;
         let held = state.slots.get(slot).filter(|held| held.at == entry.at)?;
         let head = match codec::decode_head(record) {
-            Ok(head) => head,
+            Ok(accepted) => accepted.head,
             Err(why) => {
                 drop(state);
                 spool.forget(slot);

@@ -10,7 +10,7 @@ use smtp::{Content, Envelope, Recipient};
 
 use super::digest::Digest;
 use super::*;
-use crate::{Priority, Said};
+use crate::{Head, Priority, Said};
 
 fn journal_in(files: &MemoryFiles, mode: Mode) -> Journal {
     let options = Options {
@@ -52,18 +52,20 @@ fn message(id: MessageId, recipients: usize, content_bytes: usize) -> Message {
     let from: smtp::Address = "app@example.com".parse().unwrap();
     let line = format!("{id} {}\r\n", "x".repeat(30));
     let body = line.repeat(content_bytes / line.len() + 1);
-    Message {
-        id,
-        accepted_at: id.time(),
-        tenant: "shop".into(),
-        envelope: Arc::new(Envelope::new(from, (0..recipients).map(to).collect()).unwrap()),
-        content: Content::new(format!("Subject: hi\r\n\r\n{body}")).unwrap(),
-        tags: [].into(),
-        subject: "hi".into(),
-        priority: Priority::Bulk,
-        due_at: id.time() + Time::from_nanos(7),
-        expires_at: id.time() + Time::from_secs(1000),
-    }
+    Message::new(
+        Head {
+            id,
+            accepted_at: id.time(),
+            tenant: "shop".into(),
+            envelope: Arc::new(Envelope::new(from, (0..recipients).map(to).collect()).unwrap()),
+            tags: [].into(),
+            subject: "hi".into(),
+            priority: Priority::Bulk,
+            due_at: id.time() + Time::from_nanos(7),
+            expires_at: id.time() + Time::from_secs(1000),
+        },
+        Content::new(format!("Subject: hi\r\n\r\n{body}")).unwrap(),
+    )
 }
 
 fn event(message: &Message, recipient: u32, status: Status, attempt: u16) -> Event {
@@ -104,7 +106,7 @@ fn a_message_is_read_back_from_memory_and_from_the_journal() {
     let (spool, _) = open(&files, Mode::Inline);
     let mut kept = Vec::new();
     for size in [100, 5000, 100, 4000, 300] {
-        let message = Arc::new(message(spool.next_id(NOW), 1, size));
+        let message = message(spool.next_id(NOW), 1, size);
         let (slot, commit) = spool.append(message.clone()).unwrap();
         commit.wait().unwrap();
         kept.push((slot, message));
@@ -120,10 +122,24 @@ fn a_message_is_read_back_from_memory_and_from_the_journal() {
 }
 
 #[test]
+fn who_sends_a_message_takes_it_out_of_memory_once_nobody_else_needs_it() {
+    let files = MemoryFiles::new();
+    let (spool, _) = open(&files, Mode::Inline);
+    let [one, two] = [1, 2].map(|recipients| message(spool.next_id(NOW), recipients, 10));
+    for (message, is_kept) in [(one, false), (two, true)] {
+        let (slot, commit) = spool.append(message.clone()).unwrap();
+        commit.wait().unwrap();
+        assert_eq!(spool.read_at_once(slot).as_ref(), Some(&message));
+        assert_eq!(spool.stats().cache_bytes > 0, is_kept);
+        assert_eq!(spool.read(slot).unwrap(), message);
+    }
+}
+
+#[test]
 fn a_second_terminal_event_is_refused_and_not_written() {
     let files = MemoryFiles::new();
     let (spool, _) = open(&files, Mode::Inline);
-    let message = Arc::new(message(spool.next_id(NOW), 2, 10));
+    let message = message(spool.next_id(NOW), 2, 10);
     let (slot, _) = spool.append(message.clone()).unwrap();
     let delivered = event(&message, 0, Status::Delivered, 1);
     spool.record(slot, &delivered).unwrap();
@@ -152,7 +168,7 @@ fn a_second_terminal_event_is_refused_and_not_written() {
 fn what_is_forgotten_leaves_nothing() {
     let files = MemoryFiles::new();
     let (spool, _) = open(&files, Mode::Manual);
-    let message = Arc::new(message(spool.next_id(NOW), 3, 10));
+    let message = message(spool.next_id(NOW), 3, 10);
     files.fail(files.calls(), Fault::Error(std::io::ErrorKind::StorageFull));
     let (slot, commit) = spool.append(message).unwrap();
     spool.journal().turn();
@@ -170,7 +186,7 @@ fn what_is_forgotten_leaves_nothing() {
 fn a_message_to_many_keeps_each_recipient_apart() {
     let files = MemoryFiles::new();
     let (spool, _) = open(&files, Mode::Inline);
-    let message = Arc::new(message(spool.next_id(NOW), 130, 10));
+    let message = message(spool.next_id(NOW), 130, 10);
     let (slot, _) = spool.append(message.clone()).unwrap();
     for recipient in (0..130).filter(|r| r % 3 != 0) {
         let delivered = event(&message, recipient, Status::Delivered, 1);
@@ -210,7 +226,7 @@ fn ids_rise_whatever_the_clock_does_and_differ_between_starts() {
     let mut ids: Vec<_> = times.map(|now| spool.next_id(now)).into();
     ids.extend((0..10_000).map(|_| spool.next_id(NOW)));
     assert!(ids.is_sorted_by(|a, b| a < b));
-    let (slot, _) = spool.append(Arc::new(message(ids[0], 1, 1))).unwrap();
+    let (slot, _) = spool.append(message(ids[0], 1, 1)).unwrap();
     spool.forget(slot);
     drop(spool);
     let (spool, _) = open(&files, Mode::Inline);
@@ -221,14 +237,14 @@ fn ids_rise_whatever_the_clock_does_and_differ_between_starts() {
 fn an_id_of_an_earlier_start_is_refused_until_it_is_known_to_be_free() {
     let files = MemoryFiles::new();
     let (spool, _) = open(&files, Mode::Inline);
-    let used = Arc::new(message(spool.next_id(NOW), 1, 1));
-    let free = Arc::new(message(spool.next_id(NOW), 1, 1));
+    let used = message(spool.next_id(NOW), 1, 1);
+    let free = message(spool.next_id(NOW), 1, 1);
     drop(spool.append(used.clone()).unwrap());
     drop(spool);
     let (spool, mut recovery) = Spool::open(journal_in(&files, Mode::Inline), options(&files));
-    let refused = |message: &Arc<Message>| spool.append(message.clone()).err();
+    let refused = |message: &Message| spool.append(message.clone()).err();
     assert_eq!(refused(&free), Some(AppendError::Busy));
-    assert_eq!(refused(&Arc::new(message(spool.next_id(NOW), 1, 1))), None);
+    assert_eq!(refused(&message(spool.next_id(NOW), 1, 1)), None);
     assert_eq!(recovery.by_ref().count(), 1);
     assert_eq!(
         (refused(&used), refused(&free)),
@@ -239,7 +255,7 @@ fn an_id_of_an_earlier_start_is_refused_until_it_is_known_to_be_free() {
 /// What the model keeps of a record: enough to say what is left of any beginning of the journal.
 #[derive(Clone, Debug)]
 enum Logged {
-    Accepted(Arc<Message>),
+    Accepted(Message),
     Event(Event),
     Rescheduled(Rescheduled),
 }
@@ -256,8 +272,8 @@ struct Recipient_ {
 }
 
 /// Unsettled messages after these records, each with where it ends.
-fn state_after(log: &[(Position, Logged)]) -> BTreeMap<MessageId, (Arc<Message>, Standings)> {
-    let mut state: BTreeMap<MessageId, (Arc<Message>, Standings)> = BTreeMap::new();
+fn state_after(log: &[(Position, Logged)]) -> BTreeMap<MessageId, (Message, Standings)> {
+    let mut state: BTreeMap<MessageId, (Message, Standings)> = BTreeMap::new();
     for (_, logged) in log {
         match logged {
             Logged::Accepted(message) => {
@@ -370,7 +386,7 @@ impl Pair {
                 recipients,
                 content_bytes,
             } => {
-                let message = Arc::new(message(self.spool.next_id(NOW), recipients, content_bytes));
+                let message = message(self.spool.next_id(NOW), recipients, content_bytes);
                 let appended = self.spool.append(message.clone());
                 let _ = appended.unwrap();
                 self.log(Logged::Accepted(message));
@@ -446,7 +462,7 @@ impl Pair {
         });
     }
 
-    fn chosen(&self, which: usize) -> Option<(Arc<Message>, Standings)> {
+    fn chosen(&self, which: usize) -> Option<(Message, Standings)> {
         let state = state_after(&self.log);
         let chosen = which.checked_rem(state.len())?;
         state.into_values().nth(chosen)
@@ -514,7 +530,7 @@ proptest! {
 fn the_journal_stays_in_proportion_and_a_long_deferred_message_is_copied_forward_whole() {
     let files = MemoryFiles::new();
     let (spool, _) = open(&files, Mode::Inline);
-    let old = Arc::new(message(spool.next_id(NOW), 3, 3000));
+    let old = message(spool.next_id(NOW), 3, 3000);
     let (slot, _) = spool.append(old.clone()).unwrap();
     spool
         .record(slot, &event(&old, 0, Status::Delivered, 1))
@@ -523,7 +539,7 @@ fn the_journal_stays_in_proportion_and_a_long_deferred_message_is_copied_forward
     spool.record(slot, &deferred).unwrap();
     let mut most_segments = 0;
     for _ in 0..200 {
-        let message = Arc::new(message(spool.next_id(NOW), 1, 1000));
+        let message = message(spool.next_id(NOW), 1, 1000);
         let (slot, _) = spool.append(message.clone()).unwrap();
         let delivered = event(&message, 0, Status::Delivered, 1);
         spool.record(slot, &delivered).unwrap();
@@ -560,10 +576,10 @@ fn a_crash_anywhere_in_compaction_leaves_one_message() {
     for call in 0.. {
         let files = MemoryFiles::new();
         let (spool, _) = open(&files, Mode::Inline);
-        let old = Arc::new(message(spool.next_id(NOW), 2, 3000));
+        let old = message(spool.next_id(NOW), 2, 3000);
         let _ = spool.append(old.clone()).unwrap();
         for _ in 0..60 {
-            let message = Arc::new(message(spool.next_id(NOW), 1, 2000));
+            let message = message(spool.next_id(NOW), 1, 2000);
             let (slot, _) = spool.append(message.clone()).unwrap();
             let delivered = event(&message, 0, Status::Delivered, 1);
             spool.record(slot, &delivered).unwrap();
@@ -588,7 +604,7 @@ fn a_crash_anywhere_in_compaction_leaves_one_message() {
 fn a_copy_prepared_before_an_event_is_not_put() {
     let files = MemoryFiles::new();
     let (spool, _) = open(&files, Mode::Inline);
-    let message = Arc::new(message(spool.next_id(NOW), 2, 10));
+    let message = message(spool.next_id(NOW), 2, 10);
     let (slot, _) = spool.append(message.clone()).unwrap();
     let at = spool.lock().slots.get(slot).unwrap().at;
     for status in [Status::Deferred, Status::Delivered] {
@@ -606,7 +622,7 @@ fn who_was_told_of_is_known_after_a_restart_and_a_copy_forward() {
     let files = MemoryFiles::new();
     let (spool, _) = open(&files, Mode::Inline);
     let messages = [1, 3].map(|recipients| {
-        let message = Arc::new(message(spool.next_id(NOW), recipients, 10));
+        let message = message(spool.next_id(NOW), recipients, 10);
         let (slot, commit) = spool.append(message.clone()).unwrap();
         commit.wait().unwrap();
         (slot, message)
@@ -648,7 +664,7 @@ fn who_was_told_of_is_known_after_a_restart_and_a_copy_forward() {
     assert_eq!(spool.untold(first, 10, later).0, [many]);
     // Until it is copied forward.
     while spool.stats().moved_messages < 2 {
-        let filler = Arc::new(message(spool.next_id(NOW), 1, 4000));
+        let filler = message(spool.next_id(NOW), 1, 4000);
         let (slot, _) = spool.append(filler.clone()).unwrap();
         spool
             .record(slot, &event(&filler, 0, Status::Delivered, 1))
@@ -667,11 +683,9 @@ fn nothing_goes_before_its_copies_are_durable() {
     let files = MemoryFiles::new();
     let (spool, _) = open(&files, Mode::Manual);
     let turn = || while spool.journal().turn() {};
-    let _ = spool
-        .append(Arc::new(message(spool.next_id(NOW), 1, 1000)))
-        .unwrap();
+    let _ = spool.append(message(spool.next_id(NOW), 1, 1000)).unwrap();
     for _ in 0..60 {
-        let message = Arc::new(message(spool.next_id(NOW), 1, 2000));
+        let message = message(spool.next_id(NOW), 1, 2000);
         let (slot, _) = spool.append(message.clone()).unwrap();
         let delivered = event(&message, 0, Status::Delivered, 1);
         spool.record(slot, &delivered).unwrap();
@@ -713,7 +727,7 @@ fn history_is_told_of_committed_events_only_in_order_and_again_after_a_restart()
         ..options(&files)
     };
     let (spool, _) = Spool::open(journal_in(&files, Mode::Manual), with_history(None));
-    let message = Arc::new(message(spool.next_id(NOW), 2, 10));
+    let message = message(spool.next_id(NOW), 2, 10);
     let (slot, _) = spool.append(message.clone()).unwrap();
     spool
         .record(slot, &event(&message, 1, Status::Delivered, 1))
@@ -751,7 +765,7 @@ fn the_journal_keeps_what_history_has_not_made_durable() {
     let (spool, recovery) = Spool::open(journal_in(&files, Mode::Inline), options);
     assert_eq!(recovery.count(), 0);
     for _ in 0..40 {
-        let message = Arc::new(message(spool.next_id(NOW), 1, 2000));
+        let message = message(spool.next_id(NOW), 1, 2000);
         let (slot, _) = spool.append(message.clone()).unwrap();
         let delivered = event(&message, 0, Status::Delivered, 1);
         spool.record(slot, &delivered).unwrap();
@@ -772,7 +786,7 @@ fn a_digest_stands_for_its_segment_and_only_for_that() {
     let (spool, _) = open(&files, Mode::Inline);
     let mut waiting = Vec::new();
     for _ in 0..30 {
-        let message = Arc::new(message(spool.next_id(NOW), 2, 2500));
+        let message = message(spool.next_id(NOW), 2, 2500);
         let (slot, _) = spool.append(message.clone()).unwrap();
         spool
             .record(slot, &event(&message, 0, Status::Delivered, 1))
@@ -813,7 +827,7 @@ fn a_segment_that_was_followed_over_damage_gets_no_digest() {
     let first = spool.journal().end().segment();
     let mut begins = Vec::new();
     while begins.len() < 3 {
-        let message = Arc::new(message(spool.next_id(NOW), 1, 1500));
+        let message = message(spool.next_id(NOW), 1, 1500);
         let (slot, _) = spool.append(message).unwrap();
         let at = spool.lock().slots.get(slot).unwrap().at;
         if begins.len() as u32 == at.segment() - first {
@@ -840,7 +854,7 @@ fn damage_in_a_sealed_segment_is_reported_and_the_others_are_there() {
     let (spool, _) = open(&files, Mode::Inline);
     let ids: Vec<MessageId> = (0..30)
         .map(|_| {
-            let message = Arc::new(message(spool.next_id(NOW), 1, 1500));
+            let message = message(spool.next_id(NOW), 1, 1500);
             let _ = spool.append(message.clone()).unwrap();
             message.id
         })
@@ -877,7 +891,7 @@ fn damage_in_a_sealed_segment_is_reported_and_the_others_are_there() {
 fn a_record_that_cannot_be_understood_is_reported_and_the_others_are_there() {
     let files = MemoryFiles::new();
     let (spool, _) = open(&files, Mode::Inline);
-    let message = Arc::new(message(spool.next_id(NOW), 1, 10));
+    let message = message(spool.next_id(NOW), 1, 10);
     let _ = spool.append(message).unwrap();
     let (at, _) = spool
         .journal()
@@ -908,9 +922,10 @@ fn after_a_restart_none_of_100_000_deferred_messages_is_due_early() {
     let mut due = BTreeMap::new();
     for n in 0..100_000u64 {
         let mut message = template.clone();
-        message.id = spool.next_id(NOW + Time::from_micros(n));
-        message.due_at = NOW + Time::from_nanos(n * 7919);
-        let (slot, _) = spool.append(Arc::new(message.clone())).unwrap();
+        let head = Arc::make_mut(&mut message.head);
+        head.id = spool.next_id(NOW + Time::from_micros(n));
+        head.due_at = NOW + Time::from_nanos(n * 7919);
+        let (slot, _) = spool.append(message.clone()).unwrap();
         let mut due_at = message.due_at;
         if n % 4 > 0 {
             let mut deferred = event(&message, 0, Status::Deferred, (n % 5) as u16 + 1);
@@ -941,7 +956,7 @@ fn a_full_disk_takes_mail_again_once_what_it_holds_is_settled() {
     let (spool, _) = open(&files, Mode::Inline);
     let mut waiting = Vec::new();
     let mut fill = |spool: &Spool| loop {
-        let message = Arc::new(message(spool.next_id(NOW), 1, 1500));
+        let message = message(spool.next_id(NOW), 1, 1500);
         match spool.append(message.clone()) {
             Ok((slot, commit)) if commit.wait().is_ok() => waiting.push((slot, message)),
             Ok((slot, _)) => {
@@ -967,7 +982,7 @@ fn a_full_disk_takes_mail_again_once_what_it_holds_is_settled() {
         spool.record(slot, &delivered).unwrap();
     }
     assert!(spool.compact(NOW).unwrap().removed_segments > 2);
-    let message = Arc::new(message(spool.next_id(NOW), 1, 1500));
+    let message = message(spool.next_id(NOW), 1, 1500);
     let (slot, commit) = spool.append(message.clone()).unwrap();
     commit.wait().unwrap();
     waiting.push((slot, message));
@@ -1045,7 +1060,7 @@ fn threads_that_settle_defer_copy_and_follow_at_once_agree_with_the_journal() {
 }
 
 /// A message, and its unsettled recipients with how often each was tried.
-type Waiting = (Slot, Arc<Message>, Vec<(u32, u16)>);
+type Waiting = (Slot, Message, Vec<(u32, u16)>);
 
 /// Appends, settles and defers, and says which recipients are left with how many attempts.
 fn work(spool: &Spool, seed: u64) -> BTreeMap<MessageId, Vec<(u32, u16)>> {
@@ -1060,7 +1075,7 @@ fn work(spool: &Spool, seed: u64) -> BTreeMap<MessageId, Vec<(u32, u16)>> {
     for _ in 0..1500 {
         if waiting.len() < 8 || throw(4) == 0 {
             let recipients = 1 + throw(3);
-            let message = Arc::new(message(spool.next_id(NOW), recipients, 800));
+            let message = message(spool.next_id(NOW), recipients, 800);
             let (slot, commit) = spool.append(message.clone()).unwrap();
             commit.wait().unwrap();
             waiting.push((

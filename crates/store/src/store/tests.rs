@@ -4,7 +4,7 @@ use smtp::{Content, Envelope};
 
 use super::*;
 use crate::history::Order;
-use crate::{Message, MessageId, Priority, Query, Status};
+use crate::{Head, Message, MessageId, Priority, Query, Status};
 
 /// History in small blocks and without a thread of its own: the same every time.
 fn options() -> StoreOptions {
@@ -24,18 +24,20 @@ fn options() -> StoreOptions {
 
 fn message(id: MessageId) -> Message {
     let address: smtp::Address = "a@example.org".parse().unwrap();
-    Message {
-        id,
-        accepted_at: id.time(),
-        tenant: "shop".into(),
-        envelope: Envelope::single(address.clone(), address).into(),
-        content: Content::new("\r\nhi\r\n").unwrap(),
-        tags: [].into(),
-        subject: "".into(),
-        priority: Priority::Normal,
-        due_at: id.time(),
-        expires_at: id.time() + Duration::from_secs(60),
-    }
+    Message::new(
+        Head {
+            id,
+            accepted_at: id.time(),
+            tenant: "shop".into(),
+            envelope: Envelope::single(address.clone(), address).into(),
+            tags: [].into(),
+            subject: "".into(),
+            priority: Priority::Normal,
+            due_at: id.time(),
+            expires_at: id.time() + Duration::from_secs(60),
+        },
+        Content::new("\r\nhi\r\n").unwrap(),
+    )
 }
 
 /// Accepts messages and tells history of them.
@@ -43,7 +45,7 @@ fn accept(store: &Store, count: usize) -> Vec<MessageId> {
     let now = Time::from_secs(1_790_000_000);
     let ids = (0..count).map(|_| {
         let message = message(store.spool.next_id(now));
-        let (_, commit) = store.spool.append(Arc::new(message.clone())).unwrap();
+        let (_, commit) = store.spool.append(message.clone()).unwrap();
         commit.wait().unwrap();
         message.id
     });
