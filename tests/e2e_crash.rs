@@ -63,7 +63,15 @@ async fn submit(pool: Pool, ledger: Arc<Ledger>, messages: u64) {
 
 /// Kills the server at a random moment while mail flows, until so many messages are acknowledged;
 /// says how often it was killed.
-fn storm(home: &Home, ledger: &Arc<Ledger>, messages: u64, seed: u64) -> u64 {
+///
+/// * `disk`: gets full in the middle of a life now and then, and has room again in the middle of the next.
+fn storm(
+    home: &Home,
+    ledger: &Arc<Ledger>,
+    messages: u64,
+    seed: u64,
+    mut disk: Option<&mut SmallDisk>,
+) -> u64 {
     let mut rng = Rng::new(seed);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut kills = 0;
@@ -78,6 +86,13 @@ fn storm(home: &Home, ledger: &Arc<Ledger>, messages: u64, seed: u64) -> u64 {
         let life = Duration::from_millis(100) + rng.duration_up_to(Duration::from_millis(400));
         runtime.block_on(async {
             let all = futures_util::future::join_all(submitting);
+            let changes = disk
+                .as_ref()
+                .is_some_and(|disk| disk.is_full || rng.chance(0.3));
+            if let (Some(disk), true) = (&mut disk, changes) {
+                tokio::time::sleep(rng.duration_up_to(life)).await;
+                disk.change();
+            }
             let _ = tokio::time::timeout(life, all).await;
         });
         server.end(Signal::KILL);
@@ -134,19 +149,58 @@ fn nothing_acknowledged_is_lost_however_often_it_is_killed() {
     let sink = start(Sink::builder().keep_records().rtt(RTT));
     let home = Home::new(&config(&sink));
     let ledger = Arc::new(Ledger::default());
-    let kills = storm(&home, &ledger, messages, seed);
+    let kills = storm(&home, &ledger, messages, seed, None);
     deliver_the_rest(&home, &sink, &ledger);
     let duplicates = account(&sink, &ledger);
     println!("seed {seed}: {messages} acknowledged, {kills} kills, {duplicates} duplicates");
-    let duplicates_max = kills * (IN_FLIGHT_MAX + UNRECORDED_MAX);
+    assert_few(duplicates, kills, 0);
+}
+
+/// As many as may have been in flight when it was killed, or on a connection that was cut.
+#[track_caller]
+fn assert_few(duplicates: u64, kills: u64, cuts: u64) {
+    let in_flight = kills * (IN_FLIGHT_MAX + UNRECORDED_MAX);
+    let most = in_flight + cuts * IN_FLIGHT_MAX / CONNECTIONS as u64;
     assert!(
-        duplicates <= duplicates_max,
-        "{duplicates} duplicates of {kills} kills, {duplicates_max} at most"
+        duplicates <= most,
+        "{duplicates} duplicates of {kills} kills and {cuts} cuts, {most} at most"
     );
 }
 
+#[test]
+fn nothing_acknowledged_is_lost_though_the_disk_gets_full_between_kills() {
+    let (seed, messages) = (
+        setting("CRASH_SEED", 3),
+        setting("CRASH_MESSAGES", 10_000) / 2,
+    );
+    let sink = start(Sink::builder().keep_records().rtt(RTT));
+    let limits = "[limits]\ndisk_free_min = \"0 MiB\"\n";
+    let home = Home::new(&format!("{limits}{}", config(&sink)));
+    let Some(mut disk) = SmallDisk::mount(home.data_dir(), 400) else {
+        return;
+    };
+    let ledger = Arc::new(Ledger::default());
+    let kills = storm(&home, &ledger, messages, seed, Some(&mut disk));
+    if disk.is_full {
+        disk.free();
+    }
+    deliver_the_rest(&home, &sink, &ledger);
+    let duplicates = account(&sink, &ledger);
+    let fills = disk.fills;
+    println!(
+        "seed {seed}: {messages} acknowledged, {kills} kills, {fills} times full, {duplicates} duplicates"
+    );
+    assert!(fills > 0, "the disk was never full");
+    assert_few(duplicates, kills, 0);
+}
+
 /// A small disk for the server's data; needs root.
-struct SmallDisk(std::path::PathBuf);
+struct SmallDisk {
+    path: std::path::PathBuf,
+    is_full: bool,
+    /// How often it got full.
+    fills: u64,
+}
 
 impl SmallDisk {
     fn mount(path: std::path::PathBuf, mib: u32) -> Option<Self> {
@@ -156,23 +210,39 @@ impl SmallDisk {
             .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
             .arg(&path)
             .status();
-        mounted
-            .is_ok_and(|status| status.success())
-            .then_some(Self(path))
+        let is_mounted = mounted.is_ok_and(|status| status.success());
+        if !is_mounted {
+            eprintln!("skipped: a file system can be mounted by root only");
+        }
+        is_mounted.then_some(Self {
+            path,
+            is_full: false,
+            fills: 0,
+        })
     }
 
     fn ballast(&self) -> std::path::PathBuf {
-        self.0.join("ballast")
+        self.path.join("ballast")
     }
 
     /// Takes all that is free.
-    fn fill(&self) {
+    fn fill(&mut self) {
         let mut file = std::fs::File::create(self.ballast()).unwrap();
         while std::io::Write::write(&mut file, &[0; 4096]).is_ok_and(|written| written > 0) {}
+        self.is_full = true;
+        self.fills += 1;
     }
 
-    fn free(&self) {
+    fn free(&mut self) {
         std::fs::remove_file(self.ballast()).unwrap();
+        self.is_full = false;
+    }
+
+    fn change(&mut self) {
+        match self.is_full {
+            true => self.free(),
+            false => self.fill(),
+        }
     }
 }
 
@@ -180,7 +250,7 @@ impl Drop for SmallDisk {
     fn drop(&mut self) {
         let _ = std::process::Command::new("umount")
             .arg("-l")
-            .arg(&self.0)
+            .arg(&self.path)
             .status();
     }
 }
@@ -203,8 +273,7 @@ fn a_full_disk_refuses_for_now_loses_nothing_and_mends_itself() {
     let sink = start(Sink::builder().keep_records().rtt(RTT));
     let limits = "[limits]\ndisk_free_min = \"0 MiB\"\n";
     let home = Home::new(&format!("{limits}{}", config(&sink)));
-    let Some(disk) = SmallDisk::mount(home.data_dir(), 200) else {
-        eprintln!("skipped: a file system can be mounted by root only");
+    let Some(mut disk) = SmallDisk::mount(home.data_dir(), 200) else {
         return;
     };
     let ledger = Arc::new(Ledger::default());
@@ -267,8 +336,12 @@ fn nothing_acknowledged_is_lost_to_a_server_that_cuts_connections() {
         .map(|class| format!("[retry.{class}]\nfirst = \"1s\"\n"));
     let home = Home::new(&format!("{}{}", config(&sink), soon.concat()));
     let ledger = Arc::new(Ledger::default());
-    let kills = storm(&home, &ledger, messages, seed);
+    let kills = storm(&home, &ledger, messages, seed, None);
     deliver_the_rest(&home, &sink, &ledger);
     let duplicates = account(&sink, &ledger);
-    println!("seed {seed}: {messages} acknowledged, {kills} kills, {duplicates} duplicates");
+    let connections = sink.report().connections;
+    println!(
+        "seed {seed}: {messages} acknowledged, {kills} kills, {connections} connections, {duplicates} duplicates"
+    );
+    assert_few(duplicates, kills, connections);
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use engine::Engine;
 use server::auth::{Access, ApiKey, Scopes, StoredKey};
@@ -34,6 +35,14 @@ pub(super) struct Running {
 struct Http {
     stop: oneshot::Sender<()>,
     serving: JoinHandle<()>,
+}
+
+/// How often a full disk is asked whether it has room for what commands need.
+const TRACES_EVERY: Duration = Duration::from_secs(5);
+
+fn is_full(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
 }
 
 impl Running {
@@ -97,7 +106,8 @@ impl Running {
         Ok(running)
     }
 
-    /// For commands on this machine: where we are, and a key that ends with us.
+    /// For commands on this machine: where we are, and a key that ends with us. On a full disk they
+    /// wait for room, and not the mail that would make it.
     fn leave_traces(&self, data_dir: &Path) -> std::io::Result<()> {
         let key = ApiKey::generate();
         let scopes = Scopes::ADMIN.and(Scopes::SEND).and(Scopes::READ);
@@ -105,8 +115,25 @@ impl Running {
         let now_ms = u64::try_from(self.engine.now().as_millis()).unwrap_or(u64::MAX);
         self.access
             .put_key(StoredKey::new(&key, name, DEFAULT.into(), scopes, now_ms));
-        listening::write_operator_key(data_dir, &key.reveal())?;
-        self.listening.write(data_dir)
+        let (listening, data_dir) = (self.listening.clone(), data_dir.to_owned());
+        let write = move || {
+            listening::write_operator_key(&data_dir, &key.reveal())?;
+            listening.write(&data_dir)
+        };
+        match write() {
+            Err(error) if is_full(&error) => {
+                tracing::warn!(
+                    "the disk is full: commands on this machine do not find this server yet"
+                );
+                tokio::spawn(async move {
+                    while write().is_err() {
+                        tokio::time::sleep(TRACES_EVERY).await;
+                    }
+                });
+                Ok(())
+            }
+            written => written,
+        }
     }
 
     /// What a newcomer wants to know, and scripts wait for.
