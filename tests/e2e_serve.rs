@@ -503,3 +503,27 @@ fn a_certificate_lets_clients_encrypt_and_another_is_taken_over_by_sighup() {
     send().expect(0, "sent");
     wait_for(&sink, 2);
 }
+
+#[test]
+fn a_message_of_the_size_that_is_offered_is_taken_and_no_larger_one() {
+    let sink = taking_sink();
+    let route = route_to(&sink);
+    let home = Home::new(&format!("[limits]\nmessage_max = \"64 KiB\"\n{route}"));
+    let server = home.serve();
+    for (octets, code) in [(64 << 10, "250 "), ((64 << 10) + 1, "552 ")] {
+        let mut dialogue = Dialogue::open(server.smtp_address());
+        for line in ["EHLO x", "MAIL FROM:<a@x.example>", "RCPT TO:<b@x.example>"] {
+            assert!(dialogue.say(line).starts_with("250 "));
+        }
+        assert!(dialogue.say("DATA").starts_with("354 "));
+        let mut content = "Subject: hi\r\n\r\n".to_owned();
+        while content.len() + 66 < octets {
+            content += &format!("{}\r\n", "x".repeat(62));
+        }
+        content += &format!("{}\r\n", "x".repeat(octets - content.len() - 2));
+        assert_eq!(content.len(), octets);
+        let reply = dialogue.say(&format!("{content}."));
+        assert!(reply.starts_with(code), "{octets}: {reply}");
+    }
+    wait_for(&sink, 1);
+}

@@ -94,7 +94,10 @@ impl Config {
     pub(crate) fn policy(&self) -> Policy {
         let mut policy = Policy::default();
         let limits = &mut policy.limits;
-        limits.message_bytes_max = self.message_bytes_max();
+        // Whoever keeps to the SIZE that is offered is not refused for what we add.
+        limits.message_bytes_max = self
+            .message_bytes_max()
+            .saturating_add(server::smtp::ADDED_BYTES_MAX);
         limits.recipients_max = self.limits.recipients_max.get() as usize;
         limits.ahead_max = self.limits.ahead_max;
         limits.cpu_percent_max = self.limits.cpu_max.0;

@@ -559,7 +559,7 @@ fn what_a_file_says_reaches_engine_and_edges() {
     let limits = &policy.limits;
     assert_eq!(
         (limits.message_bytes_max, limits.recipients_max),
-        (60 << 20, 200)
+        ((60 << 20) + server::smtp::ADDED_BYTES_MAX, 200)
     );
     assert_eq!(limits.ahead_max, Duration::from_hours(13 * 24));
     assert_eq!(

@@ -34,6 +34,9 @@ const TAG_BYTES_MAX: usize = 256;
 /// Characters of a subject that are kept for lists.
 const SUBJECT_CHARS_MAX: usize = 200;
 
+/// Octets that a message grows by at most, with what is put in front of it and added where it is missing.
+pub const ADDED_BYTES_MAX: usize = 2048;
+
 /// Where a message came from and where it is now, for its `Received`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Trace<'a> {

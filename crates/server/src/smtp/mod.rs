@@ -37,6 +37,7 @@ pub use acceptor::{Acceptor, EnginePending, Once};
 pub use config::{Limits, Listen, Settings};
 pub use counters::Snapshot;
 pub use edge::{Edge, ListenError, Watcher};
+pub use header::ADDED_BYTES_MAX;
 pub use tls::{Identity, IdentityError};
 
 #[cfg(test)]

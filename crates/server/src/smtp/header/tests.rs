@@ -37,6 +37,23 @@ fn rfc6409_8_what_is_missing_is_added_and_only_that() {
 }
 
 #[test]
+fn a_message_grows_by_no_more_than_is_said() {
+    let name = "x".repeat(255);
+    let longest = Trace {
+        host: &name,
+        client: Some((&name, IpAddr::V6(Ipv6Addr::from([0xff; 16])))),
+        ..trace()
+    };
+    let mut out = Vec::new();
+    rewrite(b"", &longest, 100, &mut out).unwrap();
+    assert!(
+        (500..=ADDED_BYTES_MAX).contains(&out.len()),
+        "{}",
+        out.len()
+    );
+}
+
+#[test]
 fn fields_for_us_alone_go_with_their_folded_lines() {
     let (out, wishes) = rewritten(
         "Date: d\r\nBcc: a@b,\r\n\tc@d\r\nMessage-ID: m\r\nIdempotency-Key: order-7\r\n\
