@@ -323,6 +323,13 @@ impl Engine {
         }
     }
 
+    /// Whether [`events`](Self::events) has all that [`follow`](Self::follow) has told of: an event is
+    /// told of when it is recorded, and read once it is durable.
+    #[must_use]
+    pub fn has_read_up(&self) -> bool {
+        self.core.spool.is_followed()
+    }
+
     /// Waiting mail by site and tenant.
     #[must_use]
     pub fn queue(&self, filter: &Filter) -> Vec<QueueLine> {

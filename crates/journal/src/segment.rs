@@ -57,6 +57,8 @@ pub(crate) struct Segments {
     open: RwLock<BTreeMap<u32, Arc<dyn File>>>,
     /// Names of spares. Held while the folder is changed.
     spares: Mutex<Vec<String>>,
+    /// How many there are: to ask waits for no disk.
+    spares_count: AtomicU64,
     pub(crate) reused: AtomicU64,
 }
 
@@ -68,6 +70,7 @@ impl Segments {
             secret,
             open: RwLock::default(),
             spares: Mutex::default(),
+            spares_count: AtomicU64::new(0),
             reused: AtomicU64::new(0),
         }
     }
@@ -95,11 +98,17 @@ impl Segments {
                 self.files.remove(&name)?;
             }
         }
+        self.count(&spares);
         Ok(())
     }
 
     fn spares(&self) -> MutexGuard<'_, Vec<String>> {
         self.spares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self, spares: &[String]) {
+        let count = spares.len() as u64;
+        self.spares_count.store(count, Ordering::Relaxed);
     }
 
     pub(crate) fn insert(&self, number: u32, file: Arc<dyn File>) {
@@ -132,7 +141,7 @@ impl Segments {
 
     /// What all files of the journal take.
     pub(crate) fn used_bytes(&self) -> u64 {
-        let spares = self.spares().len() as u64 * self.segment_bytes;
+        let spares = self.spares_count.load(Ordering::Relaxed) * self.segment_bytes;
         let segments = self.all();
         spares + segments.iter().map(|segment| segment.bytes).sum::<u64>()
     }
@@ -159,6 +168,7 @@ impl Segments {
             }
             Err(_) => spares.push(spare),
         }
+        self.count(&spares);
         made
     }
 
@@ -213,6 +223,7 @@ impl Segments {
             let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
             open.remove(&oldest);
             spares.extend(spare);
+            self.count(&spares);
         }
         Ok(())
     }

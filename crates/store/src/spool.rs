@@ -347,7 +347,7 @@ impl Spool {
         let slot = slot.expect("an id is given once");
         state.cache.insert(slot, message);
         drop(state);
-        self.inner.following.appended();
+        self.inner.following.appended(at);
         Ok((slot, commit))
     }
 
@@ -577,7 +577,7 @@ impl Spool {
         let at = journal.append_lazily(Kind::Event as u8, &[bytes]);
         let at = at.map_err(RecordError::Journal)?;
         let is_freed = state.slots.apply(slot, &event.into(), at);
-        self.inner.following.appended();
+        self.inner.following.appended(at);
         // What was deferred is not read again soon; others of its message may be.
         let is_put_off = state.slots.get(slot).is_some_and(|e| e.count() == 1);
         if is_freed || is_put_off {

@@ -56,7 +56,9 @@ pub(crate) async fn get(
     Named(id): Named,
 ) -> Result<Json<EmailView>, Problem> {
     let view = find(&api, &who, &id).await?;
-    Ok(Json(EmailView::new(&view, api.0.engine.now())))
+    // To take a large message apart takes long.
+    let shown = move |api: &Api| Ok(EmailView::new(&view, api.0.engine.now()));
+    api.apart(shown).await.map(Json)
 }
 
 /// Moves a scheduled message to another time.

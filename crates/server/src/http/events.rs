@@ -28,8 +28,8 @@ use crate::auth::Principal;
 
 /// Events of one page of the stream.
 const STREAM_PAGE: usize = 500;
-/// How long events gather before a stream looks again.
-const GATHER: Duration = Duration::from_millis(50);
+/// How often a stream looks again for events that are not durable yet, at the least.
+const AGAIN_MAX: Duration = Duration::from_secs(1);
 
 /// Some of the events asked for.
 #[derive(Serialize, ToSchema, Debug)]
@@ -251,6 +251,8 @@ struct Reader {
     /// Read, not sent yet; the last one first.
     page: Vec<Sent>,
     has_more: bool,
+    /// What was told of may not have been there to be read; when to look again.
+    again: Option<Duration>,
     has_ended: bool,
 }
 
@@ -263,6 +265,7 @@ impl Reader {
             query,
             page: Vec::new(),
             has_more: true,
+            again: None,
             has_ended: false,
         }
     }
@@ -289,15 +292,25 @@ impl Reader {
 
     /// Waits for the next event, and a little for those that come with it; false at the end.
     async fn something_happened(&mut self) -> bool {
+        let again = self.again;
+        let again = async move {
+            match again {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => std::future::pending().await,
+            }
+        };
         let happened = tokio::select! {
             _ = self.stopping.wait_for(|stopping| *stopping) => return false,
+            () = again => return true,
             followed = self.follower.next() => !matches!(followed, Ok(None)),
         };
-        tokio::time::sleep(GATHER).await;
+        tokio::time::sleep(self.api.0.config.gather).await;
         happened
     }
 
     async fn read(&mut self) -> Result<(), Problem> {
+        // Asked before it is read: what is recorded after this is told of after it.
+        let has_all = self.api.0.engine.has_read_up();
         let page = ask(&self.api, self.query.clone()).await?;
         let id = page.cursor.to_string();
         let last = page.events.len().saturating_sub(1);
@@ -308,6 +321,9 @@ impl Reader {
             if index == last { sent.id(&id) } else { sent }
         });
         self.page = sent.rev().collect();
+        let sooner = self.again.filter(|_| self.page.is_empty());
+        let pause = sooner.map_or(self.api.0.config.gather, |pause| 2 * pause);
+        self.again = (!has_all).then_some(pause.clamp(Duration::from_millis(1), AGAIN_MAX));
         self.has_more = page.more;
         self.query.cursor = Some(page.cursor);
         Ok(())

@@ -71,6 +71,8 @@ pub struct Config {
     pub ahead_max: Duration,
     /// A comment on an idle event stream this often, so that nobody between takes it for dead; 15 s.
     pub heartbeat: Duration,
+    /// How long events gather before a stream looks again; 50 ms.
+    pub gather: Duration,
     /// Event streams at once; 64.
     pub streams_max: usize,
 }
@@ -89,6 +91,7 @@ impl Default for Config {
             write_timeout: Duration::from_secs(60),
             ahead_max: Duration::from_secs(30 * 24 * 3600),
             heartbeat: Duration::from_secs(15),
+            gather: Duration::from_millis(50),
             streams_max: 64,
         }
     }

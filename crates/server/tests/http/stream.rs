@@ -77,6 +77,23 @@ fn pair(status: &str, to: &str) -> (String, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_told_of_before_it_is_durable_is_not_forgotten() {
+    let mut config = Config::default();
+    // It looks when an event is recorded, which is before it is durable.
+    config.gather = std::time::Duration::ZERO;
+    let server = Server::start(config).await;
+    let key = server.key("shop", Scopes::SEND.and(Scopes::READ));
+    let mut stream = Stream::open(&server, &key, "", None).await;
+    for number in 0..5 {
+        let to = format!("r{number}@example.net");
+        server.send(&key, &email(&to)).await;
+        let (told, _) = stream.told(2).await;
+        assert_eq!(told, [pair("accepted", &to), pair("delivered", &to)]);
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stream_tells_what_happens_and_is_resumed_where_it_was_left() {
     let server = Server::start(Config::default()).await;
     let key = server.key("shop", Scopes::SEND.and(Scopes::READ));

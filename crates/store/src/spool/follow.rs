@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -24,6 +24,8 @@ pub(super) struct Following {
     durable: Mutex<Option<Position>>,
     /// Something was appended since the follower last looked.
     is_behind: AtomicBool,
+    /// Where the newest record stands that has events.
+    newest: AtomicU64,
     /// Wakes the follower.
     wake: OnceLock<Wake>,
 }
@@ -75,6 +77,7 @@ impl Following {
             }),
             durable: Mutex::new(from),
             is_behind: AtomicBool::new(true),
+            newest: AtomicU64::new(0),
             wake: OnceLock::new(),
         }
     }
@@ -86,7 +89,8 @@ impl Following {
         Some(durable.map_or(0, Position::segment))
     }
 
-    pub(super) fn appended(&self) {
+    pub(super) fn appended(&self, at: Position) {
+        self.newest.fetch_max(at.to_u64(), Ordering::AcqRel);
         if !self.is_behind.swap(true, Ordering::AcqRel)
             && let Some(wake) = self.wake.get()
         {
@@ -229,6 +233,16 @@ impl Spool {
         following.is_behind.store(false, Ordering::Release);
         while self.inner.journal.turn() {}
         self.follow();
+    }
+
+    /// Whether history was told of every event that was recorded before this was asked.
+    #[must_use]
+    pub fn is_followed(&self) -> bool {
+        let following = &self.inner.following;
+        let newest = following.newest.load(Ordering::Acquire);
+        // Who holds it is telling.
+        let progress = following.progress.try_lock();
+        progress.is_ok_and(|it| newest == 0 || it.next.is_some_and(|it| newest < it.to_u64()))
     }
 
     /// History has made durable what lies before this position; the journal may let go of it.
