@@ -7,7 +7,9 @@
 //! `docs/formats/spool.md`.
 
 use std::io;
+use std::sync::Arc;
 
+use journal::files::File;
 use journal::{Files, Journal, Position};
 
 use crate::codec;
@@ -19,6 +21,9 @@ const HEADER_BYTES: usize = 13;
 /// Of an entry: offset, record's length, stem's length, kind.
 const ENTRY_BYTES: usize = 13;
 const ENDING: &str = ".digest";
+const UNFINISHED: &str = ".new";
+/// How much of a digest that is being made is written at once.
+const BLOCK_BYTES: usize = 64 << 10;
 /// Larger ones are not read: a segment has at most 4 GiB.
 const DIGEST_BYTES_MAX: u64 = 4 << 30;
 
@@ -33,19 +38,30 @@ pub(super) struct Entry<'a> {
     pub(super) stem: &'a [u8],
 }
 
-/// Makes the digest of a segment from all its records in order.
-#[derive(Debug)]
+/// Makes the digest of a segment from all its records in order. It is written as it grows: that of a
+/// segment full of short messages would take as much memory as the messages' entries.
 pub(super) struct Builder {
     segment: u32,
+    files: Arc<dyn Files>,
+    /// Where it is written until it is whole, and how far it is; or why it cannot be.
+    file: io::Result<(Arc<dyn File>, u64)>,
+    sum: u32,
+    /// Not yet written.
     bytes: Vec<u8>,
 }
 
 impl Builder {
-    pub(super) fn new(segment: u32) -> Self {
+    pub(super) fn new(files: &Arc<dyn Files>, segment: u32) -> Self {
         let mut bytes = MAGIC.to_vec();
         bytes.push(VERSION);
         bytes.extend_from_slice(&segment.to_le_bytes());
-        Self { segment, bytes }
+        Self {
+            segment,
+            files: Arc::clone(files),
+            file: create(&**files, &temporary(segment)).map(|file| (file, 0)),
+            sum: 0,
+            bytes,
+        }
     }
 
     pub(super) fn add(&mut self, at: Position, kind: u8, record: &[u8]) {
@@ -56,21 +72,37 @@ impl Builder {
         }
         self.bytes.push(kind);
         self.bytes.extend_from_slice(&stem);
+        if self.bytes.len() >= BLOCK_BYTES {
+            self.sum = crc32c::crc32c_append(self.sum, &self.bytes);
+            self.write_out();
+        }
     }
 
     /// Puts the digest in its place. Not synced: what a crash leaves of it shows by its checksum.
-    pub(super) fn write(mut self, files: &dyn Files) -> io::Result<()> {
-        let sum = crc32c::crc32c(&self.bytes);
+    pub(super) fn finish(mut self) -> io::Result<()> {
+        let sum = crc32c::crc32c_append(self.sum, &self.bytes);
         self.bytes.extend_from_slice(&sum.to_le_bytes());
-        let name = name(self.segment);
-        let temporary = format!("{name}.new");
-        match files.remove(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+        self.write_out();
+        self.file?;
+        let from = temporary(self.segment);
+        self.files.rename(&from, &name(self.segment))
+    }
+
+    fn write_out(&mut self) {
+        if let Ok((file, at)) = &mut self.file {
+            match journal::files::write_all_at(&**file, *at, &[&self.bytes]) {
+                Ok(()) => *at += self.bytes.len() as u64,
+                Err(error) => self.file = Err(error),
+            }
         }
-        let file = files.create(&temporary)?;
-        journal::files::write_all_at(&*file, 0, &[&self.bytes])?;
-        files.rename(&temporary, &name)
+        self.bytes.clear();
+    }
+}
+
+fn create(files: &dyn Files, name: &str) -> io::Result<Arc<dyn File>> {
+    match files.remove(name) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => files.create(name),
     }
 }
 
@@ -134,10 +166,16 @@ fn name(segment: u32) -> String {
     format!("{segment:010}{ENDING}")
 }
 
+fn temporary(segment: u32) -> String {
+    format!("{segment:010}{ENDING}{UNFINISHED}")
+}
+
 /// Removes digests of segments before this one. What cannot be removed is in nobody's way.
 pub(super) fn remove_before(files: &dyn Files, segment: u32) {
     for name in files.list().unwrap_or_default() {
         let number = name
+            .strip_suffix(UNFINISHED)
+            .unwrap_or(&name)
             .strip_suffix(ENDING)
             .and_then(|n| n.parse::<u32>().ok());
         if number.is_some_and(|number| number < segment)

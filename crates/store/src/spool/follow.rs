@@ -59,9 +59,9 @@ impl Progress {
         }
         // Recovery makes those of segments that were sealed before the start.
         let is_new = segment >= inner.start.segment();
-        let new = is_new.then(|| Builder::new(segment));
+        let new = is_new.then(|| Builder::new(files, segment));
         let complete = std::mem::replace(&mut self.digest, new);
-        if let Some(Err(error)) = complete.map(|digest| digest.write(&**files)) {
+        if let Some(Err(error)) = complete.map(Builder::finish) {
             tracing::warn!(%error, "no digest was made: the next start takes longer");
         }
     }

@@ -242,7 +242,8 @@ fn each_entry(
         digest.entries().for_each(each);
         return Ok(());
     }
-    let mut builder = (files.is_some() && damaged.is_some()).then(|| Builder::new(segment));
+    let files = files.filter(|_| damaged.is_some());
+    let mut builder = files.map(|files| Builder::new(files, segment));
     let first = Position::from_u64(u64::from(segment) << 32);
     let mut places = Vec::new();
     let each_record = &mut |at: Position, kind, record: &[u8]| {
@@ -269,8 +270,8 @@ fn each_entry(
     if let Some(damaged) = damaged {
         *damaged = places;
     }
-    if let (Some(builder), Some(files), true) = (builder, files, is_whole)
-        && let Err(error) = builder.write(&**files)
+    if let (Some(builder), true) = (builder, is_whole)
+        && let Err(error) = builder.finish()
     {
         tracing::warn!(%error, segment, "no digest was made: the next start takes longer");
     }

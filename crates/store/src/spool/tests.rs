@@ -821,6 +821,23 @@ fn a_digest_stands_for_its_segment_and_only_for_that() {
 }
 
 #[test]
+fn digests_go_with_their_segments_finished_or_not() {
+    let files = MemoryFiles::new();
+    for name in [
+        "0000000001.digest",
+        "0000000001.digest.new",
+        "0000000002.digest.new",
+        "other",
+    ] {
+        files.create(name).unwrap();
+    }
+    super::digest::remove_before(&files, 2);
+    let mut left = files.list().unwrap();
+    left.sort();
+    assert_eq!(left, ["0000000002.digest.new", "other"]);
+}
+
+#[test]
 fn a_segment_that_was_followed_over_damage_gets_no_digest() {
     let files = MemoryFiles::new();
     let (spool, _) = open(&files, Mode::Inline);
