@@ -1,6 +1,7 @@
 //! The spool beside a model of it, through restarts and power cuts.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use journal::files::{Cut, Fault};
 use journal::{Check, MemoryFiles, Mode, Options};
@@ -863,6 +864,35 @@ fn a_segment_that_was_followed_over_damage_gets_no_digest() {
     assert!(recovery.by_ref().all(|it| it.is_ok()));
     let places: Vec<_> = recovery.damage().iter().map(|damage| damage.at).collect();
     assert_eq!(places, [at]);
+}
+
+#[test]
+fn a_digest_holds_its_own_segment_where_following_had_stopped_behind_the_seal() {
+    let files = MemoryFiles::new();
+    let (spool, _) = open(&files, Mode::Manual);
+    let journal = spool.journal();
+    let mut has_stopped_there = false;
+    while journal.end().segment() < 4 {
+        let message = message(spool.next_id(NOW), 1, 3000);
+        drop(spool.append(message).unwrap());
+        // One group at a time: for a moment, the one that ends a segment is all that is durable.
+        while journal.turn() {
+            let durable = journal.durable();
+            has_stopped_there |= durable.segment() > 1 && durable < journal.end();
+            assert_eq!(spool.follow(), Some(durable));
+        }
+    }
+    assert!(has_stopped_there);
+    let mut recorded = BTreeMap::new();
+    let each = &mut |at: Position, _, _: &[u8]| {
+        *recorded.entry(at.segment()).or_insert(0) += 1;
+        ControlFlow::Continue(())
+    };
+    journal.scan(crate::first_of(journal), each).unwrap();
+    for segment in 1..4 {
+        let digest = Digest::read(&files, journal, segment).expect("it is sealed");
+        assert_eq!(digest.entries().count(), recorded[&segment], "{segment}");
+    }
 }
 
 #[test]
