@@ -4,7 +4,7 @@ mod support;
 
 use std::os::unix::fs::{FileExt, PermissionsExt};
 
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal};
 use serde_json::{Value, json};
 use sink::Sink;
 use support::serving::{Dialogue, Home, Serving, route_to};
@@ -384,6 +384,55 @@ fn what_was_acknowledged_survives_sigkill() {
     taken.sort();
     taken.dedup();
     assert_eq!(taken.len(), 20);
+}
+
+/// A limit on the size of files stands for a disk that fails: a write of the journal beyond it fails for
+/// no want of room, while all else that is written is shorter.
+#[test]
+fn a_server_whose_journal_fails_says_so_begins_nothing_more_and_ends_to_be_started_again() {
+    const LIMIT_BYTES: u64 = 1 << 20;
+    let sink = taking_sink();
+    let home = Home::in_front_of(&sink);
+    let mut program = std::process::Command::new("env");
+    program.args(["--ignore-signal=XFSZ", env!("CARGO_BIN_EXE_mailrail")]);
+    let server = home.serve_by(program);
+    // Longer than the limit though it is packed.
+    let mut rng = flow::rng::Rng::new(1);
+    let lines = (0..3 << 16).map(|_| format!("{:016x}\n", rng.next_u64()));
+    let long = format!(
+        "From: a@x.example\nTo: long@y.example\n\n{}",
+        lines.collect::<String>()
+    );
+    server.sendmail(&["-t", "-i"], &long).expect(0, "");
+    wait_for(&sink, 1);
+    let limit = Rlimit {
+        current: Some(LIMIT_BYTES),
+        maximum: Some(LIMIT_BYTES),
+    };
+    rustix::process::prlimit(Some(server.pid()), Resource::Fsize, limit).unwrap();
+
+    let run = server.sendmail(
+        &["-t", "-i"],
+        "From: a@x.example\nTo: late@y.example\n\nHello.\n",
+    );
+    assert_eq!(run.code, Some(75), "{run:#?}");
+    assert_eq!(server.wait(), Some(75));
+    assert!(
+        home.log().contains("the journal has failed"),
+        "{}",
+        home.log()
+    );
+    let server = home.serve();
+    server.send_to("next@y.example");
+    wait_until("the next is there", || {
+        recipients(&sink).contains(&"next@y.example".to_owned())
+    });
+    let mut to = recipients(&sink);
+    to.sort_unstable();
+    to.dedup();
+    // Whoever was refused may have been written all the same.
+    to.retain(|to| to != "late@y.example");
+    assert_eq!(to, ["long@y.example", "next@y.example"]);
 }
 
 #[test]

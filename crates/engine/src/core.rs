@@ -54,6 +54,8 @@ pub(crate) struct Core {
     pub(crate) delays: tokio::sync::Mutex<Round>,
     /// An attempt has ended; who drains waits for it.
     pub(crate) attempt_ended: Notify,
+    /// The journal was seen to have failed.
+    pub(crate) has_failed: Notify,
     tenants: Mutex<Tenants>,
     followers: broadcast::Sender<Followed>,
     followed: AtomicU64,
@@ -120,6 +122,7 @@ impl Core {
             held_until: HeldUntil::default(),
             delays: tokio::sync::Mutex::default(),
             attempt_ended: Notify::new(),
+            has_failed: Notify::new(),
             tenants: Mutex::default(),
             followers: broadcast::channel(FOLLOWED_MAX).0,
             followed: AtomicU64::new(0),
@@ -207,6 +210,20 @@ impl Core {
 
     fn tenants(&self) -> MutexGuard<'_, Tenants> {
         self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why the journal of the mail has failed, if it has: then nothing is begun any more, for what comes
+    /// of it could not be recorded.
+    pub(crate) fn failure(&self) -> Option<&str> {
+        let why = self.spool.journal().failure()?;
+        if self.gate.poison() {
+            tracing::error!(
+                why,
+                "the journal has failed: nothing is accepted or begun until a restart"
+            );
+            self.has_failed.notify_waiters();
+        }
+        Some(why)
     }
 
     /// So many places of the journal could not be read.

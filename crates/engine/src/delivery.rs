@@ -178,6 +178,10 @@ impl Core {
     pub(crate) fn record(&self, slot: Slot, event: Event) -> bool {
         match self.spool.record(slot, &event) {
             Ok(before) => self.recorded(before, event),
+            Err(store::RecordError::Journal(_)) if self.failure().is_some() => {
+                lost(&event);
+                return false;
+            }
             Err(store::RecordError::Journal(error)) => {
                 tracing::error!(%error, message = %event.message, "an event waits to be recorded");
                 self.unrecorded().push((slot, event));
@@ -238,6 +242,11 @@ impl Core {
         status: Status,
         outcomes: Vec<(u32, Outcome)>,
     ) {
+        let event = |recipient, outcome| {
+            let mut event = self.event(message, recipient, status);
+            event.outcome = Some(Box::new(outcome));
+            event
+        };
         // About a notice no notice is written, and it is not kept.
         if message.envelope.reverse_path().address().is_some() {
             let content = self.content(slot, message.id).await;
@@ -245,6 +254,11 @@ impl Core {
             if let Some(action) = Action::of(status)
                 && !self.notify(message, bytes, action, &outcomes).await
             {
+                if self.failure().is_some() {
+                    for (recipient, outcome) in outcomes {
+                        lost(&event(recipient, outcome));
+                    }
+                }
                 return;
             }
             if let Some(content) = content {
@@ -254,11 +268,22 @@ impl Core {
         }
         for (recipient, outcome) in outcomes {
             self.suppress_bounced(message, recipient, status, &outcome);
-            let mut event = self.event(message, recipient, status);
-            event.outcome = Some(Box::new(outcome));
-            self.record(slot, event);
+            self.record(slot, event(recipient, outcome));
         }
     }
+}
+
+/// The journal has failed, and takes no event any more: the log is all that can still say it. The next
+/// start knows nothing of it, and tries the recipient again.
+fn lost(event: &Event) {
+    let said = event.outcome.as_ref().map(|outcome| &*outcome.said.text);
+    tracing::error!(
+        message = %event.message,
+        recipient = %event.address,
+        status = event.status.name(),
+        said,
+        "an attempt ended and cannot be recorded: it will be made again"
+    );
 }
 
 /// An outcome without an attempt.
@@ -323,6 +348,9 @@ impl Grant {
             Some(answer) => answer,
             None => Box::pin(resolver.resolve(domain, tenant)).await,
         };
+        if self.core.failure().is_some() {
+            return self.withdraw();
+        }
         let left = match resolved {
             Ok(_) if self.is_unresolved() => return self.place(&load),
             Ok(resolved) => {

@@ -446,6 +446,23 @@ impl Engine {
         self.core.pulse().await
     }
 
+    /// Returns when the journal has failed, and why: nothing is accepted or begun from then on, what is on the
+    /// wire ends, and only a restart helps. Whoever owns the process should drain the engine and end.
+    ///
+    /// # Cancel safety
+    /// Can be dropped and asked anew.
+    pub async fn failed(&self) -> String {
+        loop {
+            let failed = self.core.has_failed.notified();
+            tokio::pin!(failed);
+            failed.as_mut().enable();
+            if let Some(why) = self.core.failure() {
+                return why.to_owned();
+            }
+            failed.await;
+        }
+    }
+
     /// How the engine is.
     #[must_use]
     pub fn health(&self) -> Health {

@@ -25,11 +25,12 @@ pub(crate) struct State {
 impl Gate {
     /// Whether a message may come in.
     pub(crate) fn check(&self) -> Result<(), AcceptError> {
-        if self.is_draining.load(Ordering::Relaxed) {
-            return Err(AcceptError::Draining);
-        }
+        // It is said to the last: going down is only what follows from it.
         if self.is_poisoned.load(Ordering::Relaxed) {
             return Err(AcceptError::Poisoned);
+        }
+        if self.is_draining.load(Ordering::Relaxed) {
+            return Err(AcceptError::Draining);
         }
         if !self.is_refusing.load(Ordering::Relaxed) {
             return Ok(());
@@ -65,18 +66,14 @@ impl Gate {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The journal has failed for good.
-    pub(crate) fn poison(&self) {
-        self.is_poisoned.store(true, Ordering::Relaxed);
+    /// The journal has failed for good. Says whether that is news.
+    pub(crate) fn poison(&self) -> bool {
+        !self.is_poisoned.swap(true, Ordering::Relaxed)
     }
 
     /// Nothing more comes in or goes out.
     pub(crate) fn drain(&self) {
         self.is_draining.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn is_poisoned(&self) -> bool {
-        self.is_poisoned.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_draining(&self) -> bool {

@@ -96,10 +96,7 @@ async fn watch(core: Weak<Core>) {
                 ..Sample::default()
             },
         };
-        if core.spool.journal().is_poisoned() && !core.gate.is_poisoned() {
-            tracing::error!("the journal has failed: nothing is accepted until a restart");
-            core.gate.poison();
-        }
+        let _ = core.failure();
         let new = core.gate.sample(sample);
         if (new - factor).abs() > f64::EPSILON {
             factor = new;

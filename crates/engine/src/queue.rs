@@ -153,7 +153,7 @@ impl Core {
         let result = {
             let mut schedule = place.schedule();
             let result = change(&mut schedule, now);
-            let next = if self.gate.is_draining() {
+            let next = if self.gate.is_draining() || self.failure().is_some() {
                 None
             } else {
                 schedule.poll(now, &mut grants, &mut expired)

@@ -11,7 +11,9 @@ impl Core {
             let state = self.gate.state();
             (state.sample, state.pressure.factor())
         };
-        let refusing = self.gate.check().err().map(|error| error.to_string());
+        let failure = self.failure().map(|why| format!(" ({why})"));
+        let refusing = self.gate.check().err();
+        let refusing = refusing.map(|error| format!("{error}{}", failure.unwrap_or_default()));
         let mut pressures = pressure::words(&sample);
         let history = self.history.stats();
         let (journal_damaged, history_damaged) = (self.unreadable(), history.damage.len() as u64);
@@ -24,6 +26,16 @@ impl Core {
         }
         let failure = history.failure;
         pressures.extend(failure.map(|why| format!("history is not written: {why}")));
+        let journals = [
+            (
+                self.table.failure(),
+                "keys, suppressions and idempotency keys cannot be changed",
+            ),
+            (self.failed.journal().failure(), "failed mail is not kept"),
+        ];
+        for (failure, means) in journals {
+            pressures.extend(failure.map(|why| format!("{means} until a restart: {why}")));
+        }
         Health {
             refusing,
             window_factor,

@@ -1,7 +1,7 @@
 //! The journal itself: opening, appending, removing, closing.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use std::{fmt, io};
@@ -37,6 +37,8 @@ pub(crate) struct Shared {
     work: Condvar,
     writer: Mutex<Writer>,
     durable: AtomicU64,
+    /// Why it is poisoned.
+    pub(crate) failure: OnceLock<String>,
     stats: Mutex<Stats>,
     /// Keeps others out of the folder.
     lock: Mutex<Option<Box<dyn Send + Sync>>>,
@@ -70,6 +72,7 @@ impl Journal {
             work: Condvar::new(),
             writer: Mutex::new(writer),
             durable: AtomicU64::new(end.to_u64()),
+            failure: OnceLock::new(),
             stats: Mutex::default(),
             lock: Mutex::new(Some(lock)),
         });
@@ -229,10 +232,16 @@ impl Journal {
         self.shared().stats()
     }
 
-    /// A write or sync has failed: only reading works.
+    /// A write or sync has failed: only reading works. Takes no lock.
     #[must_use]
     pub fn is_poisoned(&self) -> bool {
-        self.shared().state().refusal == Some(Refusal::Poisoned)
+        self.failure().is_some()
+    }
+
+    /// Which call failed, and how, where one has.
+    #[must_use]
+    pub fn failure(&self) -> Option<&str> {
+        self.shared().failure.get().map(String::as_str)
     }
 
     /// Room left on the disk.

@@ -201,6 +201,8 @@ impl Drop for Guard<'_> {
 
 pub(crate) fn poison(shared: &Shared, call: &str, error: &io::Error) -> Turn {
     tracing::error!(%error, call, "the journal is poisoned: nothing more is accepted");
+    // The first one is the reason.
+    let _ = shared.failure.set(format!("{call}: {error}"));
     let waiting = shared.state().poison();
     for outcome in waiting {
         outcome.end(Err(CommitError::Poisoned));

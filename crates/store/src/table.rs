@@ -239,6 +239,12 @@ impl Table {
             .collect()
     }
 
+    /// Why nothing can be changed any more before it is opened anew, where that is so.
+    #[must_use]
+    pub fn failure(&self) -> Option<&str> {
+        self.inner.journal.failure()
+    }
+
     /// What keys and values take in memory, roughly.
     #[must_use]
     pub fn live_bytes(&self) -> u64 {

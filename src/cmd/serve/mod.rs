@@ -75,8 +75,13 @@ async fn serve(args: &Args, config: Config) -> Outcome {
     };
     notify::ready(&running.summary());
     let watchdog = notify::keep_watchdog(running.engine());
+    let engine = running.engine().clone();
     loop {
-        match signals.next().await {
+        let told = tokio::select! {
+            told = signals.next() => told,
+            why = engine.failed() => return fail(running, &mut signals, &why).await,
+        };
+        match told {
             Told::Stop => break,
             Told::Reload => {
                 notify::reloading();
@@ -95,6 +100,20 @@ async fn serve(args: &Args, config: Config) -> Outcome {
     }
     drop(watchdog);
     Ok(Exit::Done)
+}
+
+/// The journal has failed: only another start can record anything. What is on the wire ends, who asks
+/// meanwhile is told why, and then we go, to be started again.
+async fn fail(running: Running, signals: &mut Signals, why: &str) -> Outcome {
+    notify::failing(why);
+    tokio::select! {
+        () = running.end() => {}
+        () = signals.stop() => tracing::warn!("told to stop: what is on the wire is left"),
+    }
+    Err(Stop::new(
+        Exit::Temporary,
+        format!("the journal has failed: {why}"),
+    ))
 }
 
 impl Args {

@@ -33,6 +33,11 @@ pub(super) fn stopping() {
     say(&[NotifyState::Stopping, NotifyState::Status("draining")]);
 }
 
+pub(super) fn failing(why: &str) {
+    let status = format!("the journal has failed, to be restarted: {why}");
+    say(&[NotifyState::Stopping, NotifyState::Status(&status)]);
+}
+
 /// Says twice in each period that the engine lives, while it does and what this gives back lives.
 pub(super) fn keep_watchdog(engine: &Engine) -> Watchdog {
     let alive = |period: Duration| tokio::spawn(keep_alive(engine.clone(), period / 2));

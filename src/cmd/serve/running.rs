@@ -228,6 +228,12 @@ impl Running {
         self.config = config;
     }
 
+    /// Lets what is on the wire end while the edges still answer; then as [`drain`](Self::drain).
+    pub(super) async fn end(self) {
+        self.engine.drain(self.config.limits.drain_max).await;
+        self.drain().await;
+    }
+
     /// Takes nothing more, lets what is on the wire end, and closes the data folder.
     pub(super) async fn drain(self) {
         let grace = self.config.limits.drain_max;

@@ -22,9 +22,11 @@ mod storm;
 mod trace;
 mod world;
 
+use std::time::Duration;
+
 use client::TlsContext;
 
-use crate::plan::Plan;
+use crate::plan::{Blow, Plan};
 
 /// Storms of one run, unless `MAILRAIL_STORMS` says otherwise.
 const STORMS: u64 = 200;
@@ -98,8 +100,19 @@ fn holds(plan: Plan) {
 
 #[test]
 fn a_crash_at_the_acknowledgement_does_not_undo_a_suppression() {
-    let mut plan = Plan::one();
+    let mut plan = Plan::fair(1);
     plan.messages[0].suppressed = Some(0);
     plan.fatal_acks.insert(0);
+    holds(plan);
+}
+
+#[test]
+fn nothing_begins_once_the_disk_has_failed() {
+    let mut plan = Plan::fair(40);
+    for planned in plan.messages.iter_mut().step_by(2) {
+        planned.delay = Some(Duration::from_secs(15));
+    }
+    plan.blows
+        .push((Duration::from_secs(10), Blow::DiskFailsAt(0)));
     holds(plan);
 }

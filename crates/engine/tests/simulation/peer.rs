@@ -1,6 +1,6 @@
 //! The other side: real SMTP machines in bad weather, and a book of what each of them did.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
@@ -78,6 +78,23 @@ pub(crate) struct Book {
     pub(crate) tries: Vec<Try>,
     /// At DATA, or at the end of content.
     pub(crate) refusals: Vec<Try>,
+}
+
+impl Book {
+    /// Messages that a life has tried at a domain since then.
+    pub(crate) fn jobs_since(&self, life: u32, since: Instant) -> usize {
+        let tries = self
+            .tries
+            .iter()
+            .filter(|one| one.life == life && one.written > since);
+        let jobs = tries.map(|one| {
+            let (local, domain) = one.address.rsplit_once('@').unwrap();
+            let message = local.rsplit('.').next().unwrap();
+            // A notice goes to who sent the message.
+            (message.to_owned(), domain.to_owned())
+        });
+        jobs.collect::<BTreeSet<_>>().len()
+    }
 }
 
 /// All hosts; clones share them.

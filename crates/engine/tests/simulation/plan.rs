@@ -98,18 +98,23 @@ fn pick<T: Copy>(rng: &mut Rng, of: &[T]) -> T {
 }
 
 impl Plan {
-    /// One message in fair weather, for what is to be seen alone.
-    pub(crate) fn one() -> Self {
+    /// A message a second in fair weather, for what is to be seen alone.
+    pub(crate) fn fair(count: usize) -> Self {
         let mut rng = Rng::new(0);
-        let mut planned = planned(0, Duration::from_secs(1), &mut rng);
-        let to: Address = "ok.0.m0@relay.example".parse().unwrap();
-        let from: Address = "m0@app.example".parse().unwrap();
-        planned.envelope = Arc::new(Envelope::single(from, to));
-        (planned.has_key, planned.delay, planned.suppressed) = (false, None, None);
+        let message = |number: usize| {
+            let mut planned = planned(number, Duration::from_secs(1), &mut rng);
+            let to: Address = format!("ok.0.m{number}@relay.example").parse().unwrap();
+            let from: Address = format!("m{number}@app.example").parse().unwrap();
+            planned.at = Duration::from_secs(number as u64);
+            planned.envelope = Arc::new(Envelope::single(from, to));
+            planned.max_age = Duration::from_secs(1800);
+            (planned.has_key, planned.delay, planned.suppressed) = (false, None, None);
+            planned
+        };
         Self {
             seed: 0,
             chaos: Duration::from_secs(60),
-            messages: vec![planned],
+            messages: (0..count).map(message).collect(),
             changes: Vec::new(),
             blows: Vec::new(),
             fatal_acks: BTreeSet::new(),
@@ -237,7 +242,7 @@ fn blows(chaos: Duration, rng: &mut Rng) -> Vec<(Duration, Blow)> {
             0 | 1 => Blow::Kill,
             2..=4 => Blow::PowerCut,
             5 | 6 => Blow::PowerCutAt(rng.up_to(60)),
-            7 => Blow::DiskFailsAt(rng.up_to(60)),
+            7 => Blow::DiskFailsAt(rng.up_to(20)),
             _ => Blow::Drain(rng.duration_up_to(Duration::from_secs(60))),
         };
         blows.push((rng.duration_up_to(chaos), blow));

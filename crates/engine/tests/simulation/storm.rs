@@ -8,6 +8,7 @@ use std::time::Duration;
 use client::TlsContext;
 use engine::{AcceptError, ClaimError, Config, Engine, Options, Submission};
 use flow::rng::Rng;
+use futures_util::FutureExt;
 use journal::files::Cut;
 use smtp::server::{Profile, ServerConfig};
 use store::{Event, MessageId, Time};
@@ -302,8 +303,8 @@ impl Storm {
             }
             Blow::DiskFailsAt(calls) => {
                 self.disk.fail_at_call(calls);
-                tokio::time::sleep(Duration::from_secs(10)).await;
-                self.kill(self.any_cut(), from);
+                let failed = self.live_on_a_failed_disk(&alive).await;
+                self.kill(self.any_cut(), failed.unwrap_or(from));
             }
             Blow::Drain(grace) => {
                 alive.engine.drain(grace).await;
@@ -319,6 +320,36 @@ impl Storm {
                 }
             }
         }
+    }
+
+    /// Waits until the journal fails, and looks on for a while: what was on its way ends, and nothing
+    /// begins. Says when it failed.
+    async fn live_on_a_failed_disk(&self, alive: &Alive) -> Option<Instant> {
+        let engine = &alive.engine;
+        let mut patience = 10 * 50;
+        while engine.failed().now_or_never().is_none() {
+            if patience == 0 || self.alive().is_none() {
+                return None;
+            }
+            patience -= 1;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let (at, in_flight) = (Instant::now(), engine.stats().in_flight);
+        self.trace.note(format_args!(
+            "the disk has failed, {in_flight} attempts in flight"
+        ));
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        if self.dice(|rng| rng.chance(0.5)) {
+            engine.drain(Duration::from_secs(30)).await;
+        }
+        let begun = self.peers.book(|book| book.jobs_since(alive.life, at));
+        if begun as u64 > in_flight {
+            self.trace.wrong(format!(
+                "{begun} attempts since the disk failed, of which {in_flight} were under way"
+            ));
+        }
+        // What ended since it was looked at last could not be recorded any more.
+        Some(at - Duration::from_millis(20))
     }
 
     fn any_cut(&self) -> Cut {

@@ -43,10 +43,13 @@ impl Disk {
         journal.fail(journal.calls() + calls, Fault::PowerCut);
     }
 
-    /// Lets the journal's n-th call from now fail.
+    /// Lets the journal's n-th call from now fail, and a few more: some call is no write.
     pub(crate) fn fail_at_call(&self, calls: u64) {
         let journal = self.folder("journal");
-        journal.fail(journal.calls() + calls, Fault::Half(io::ErrorKind::Other));
+        let first = journal.calls() + calls;
+        for call in first..first + 8 {
+            journal.fail(call, Fault::Half(io::ErrorKind::Other));
+        }
     }
 
     pub(crate) fn is_off(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use journal::files::Cut;
+use journal::files::{Cut, Fault};
 use journal::{MemoryFiles, Mode, Options};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -190,4 +190,28 @@ fn compact(table: &Table) {
         }
         compacting.join().unwrap().unwrap();
     });
+}
+
+#[test]
+fn a_table_whose_journal_failed_says_why_and_changes_no_more() {
+    let files = MemoryFiles::new();
+    let table = open(&files, Mode::Inline, NOW);
+    table.insert(1, b"a", b"1", None).unwrap().wait().unwrap();
+    assert_eq!(table.failure(), None);
+    for call in files.calls()..files.calls() + 4 {
+        files.fail(call, Fault::Error(std::io::ErrorKind::Other));
+    }
+    let lost = table.insert(1, b"b", b"2", None).unwrap().wait();
+    assert_eq!(lost, Err(CommitError::Poisoned));
+    let why = table.failure().unwrap();
+    assert!(why.starts_with("write: "), "{why}");
+    let refused = table.insert(1, b"c", b"3", None);
+    assert!(matches!(
+        refused,
+        Err(TableError::Append(AppendError::Poisoned))
+    ));
+    drop(table);
+    files.mend();
+    let table = open(&files, Mode::Inline, NOW);
+    assert_eq!((table.failure(), table.len()), (None, 1));
 }
