@@ -19,7 +19,7 @@ pub use event::{decode_event, encode_event};
 pub use message::{
     Accepted, Moved, Packer, Rescheduled, Standing, Told, decode_head, decode_message,
     decode_moved, decode_rescheduled, decode_told, encode_head, encode_rescheduled,
-    encode_standings, encode_told,
+    encode_standings, encode_told, with_times,
 };
 
 pub use skim::{Change, Outline, skim_event, skim_message, stem};

@@ -391,7 +391,7 @@ impl Spool {
             };
             match (result, moved_to) {
                 (Err(_), Some(now)) => at = now,
-                (result, _) => return result,
+                (result, _) => return result.map(|message| self.as_moved(slot, message)),
             }
         }
     }
@@ -418,7 +418,20 @@ impl Spool {
         let record = self.inner.journal.read_at_once(at).ok()??;
         let message = decode(id, at, &record).ok()?;
         self.inner.counts.misses.fetch_add(1, Relaxed);
-        Some(message)
+        Some(self.as_moved(slot, message))
+    }
+
+    /// With the times to which its sender has moved it.
+    fn as_moved(&self, slot: Slot, mut message: Message) -> Message {
+        let state = self.lock();
+        if let Some(entry) = state.slots.get(slot).filter(|e| e.id() == message.id) {
+            let times = entry.times(message.due_at, message.expires_at);
+            if times != (message.due_at, message.expires_at) {
+                let head = Arc::make_mut(&mut message.head);
+                (head.due_at, head.expires_at) = times;
+            }
+        }
+        message
     }
 
     fn read_at(&self, id: MessageId, at: Position) -> Result<Message, ReadError> {
@@ -654,6 +667,10 @@ impl Spool {
         let appended = journal.append_lazily(Kind::Rescheduled as u8, &[&bytes]);
         appended.map_err(RecordError::Journal)?;
         state.slots.reschedule(slot, recipients, due_at);
+        if recipients.is_empty() {
+            // As it is there, it says other times.
+            state.cache.remove(slot);
+        }
         Ok(journal.flush())
     }
 

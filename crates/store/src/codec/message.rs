@@ -22,6 +22,9 @@ pub(super) const HAS_ENVID: u8 = 4;
 pub(super) const HAS_NOTIFY: u8 = 1;
 pub(super) const HAS_ORIGINAL: u8 = 2;
 
+/// Behind version, flags, id and time of acceptance.
+const DUE_AT: usize = 2 + 16 + 8;
+
 const HAS_LAST: u8 = 1;
 const IS_TOLD: u8 = 2;
 
@@ -112,6 +115,19 @@ pub fn decode_message(record: &Bytes) -> Result<Message, DecodeError> {
         return Err(DecodeError::Unpack);
     }
     Ok(Message::new(accepted.head, Content::new(bytes)?))
+}
+
+/// An accepted message's record that says other times: when it is due, and when it expires.
+///
+/// * `record`: one that [`decode_head`] reads.
+#[must_use]
+pub fn with_times(record: &[u8], due_at: Time, expires_at: Time) -> Vec<u8> {
+    let mut times = Vec::with_capacity(16);
+    put_time(&mut times, due_at);
+    put_time(&mut times, expires_at);
+    let mut copy = record.to_vec();
+    copy[DUE_AT..DUE_AT + times.len()].copy_from_slice(&times);
+    copy
 }
 
 /// Where one recipient that still waits stands.

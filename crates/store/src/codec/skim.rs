@@ -15,6 +15,8 @@ pub struct Outline {
     pub id: MessageId,
     /// Not before this.
     pub due_at: Time,
+    /// What is not delivered by then expires.
+    pub expires_at: Time,
     /// How many recipients it has.
     pub recipients: u32,
     /// Octets of its record before content.
@@ -29,7 +31,7 @@ pub fn skim_message(record: &[u8]) -> Result<Outline, DecodeError> {
     let mut reader = Reader::versioned(record)?;
     reader.flags(PACKED)?;
     let id = read_id(&mut reader)?;
-    let [_, due_at, _] = [reader.time()?, reader.time()?, reader.time()?];
+    let [_, due_at, expires_at] = [reader.time()?, reader.time()?, reader.time()?];
     reader.u8()?;
     reader.skip_text()?;
     reader.skip_text()?;
@@ -41,6 +43,7 @@ pub fn skim_message(record: &[u8]) -> Result<Outline, DecodeError> {
     Ok(Outline {
         id,
         due_at,
+        expires_at,
         recipients,
         stem_bytes: record.len() - reader.rest().len(),
     })

@@ -17,7 +17,7 @@ use journal::{CommitError, Position};
 
 use super::slots::Mark;
 use super::{ReadError, Slot, Spool, digest};
-use crate::codec::{self, Kind, Standing};
+use crate::codec::{self, Kind, Outline, Standing};
 use crate::{Status, Time};
 
 /// What is under way between calls.
@@ -209,15 +209,23 @@ impl Spool {
         let outline = codec::skim_message(message).map_err(damaged)?;
         let slot = self.lock().slots.find(outline.id);
         match slot {
-            Some(slot) => self.copy_message(slot, at, message),
+            Some(slot) => self.copy_message(slot, at, message, &outline),
             None => Ok(0),
         }
     }
 
     /// Copies a message, unless it is no longer the one that stands there. Returns the copy's octets.
-    fn copy_message(&self, slot: Slot, at: Position, message: &[u8]) -> Result<u64, CompactError> {
+    fn copy_message(
+        &self,
+        slot: Slot,
+        at: Position,
+        message: &[u8],
+        outline: &Outline,
+    ) -> Result<u64, CompactError> {
         while let Some(marks) = self.marks_at(slot, at) {
             let standings = self.standings(&marks).map_err(CompactError::Read)?;
+            let moved = self.moved_record(slot, message, outline);
+            let message = moved.as_deref().unwrap_or(message);
             if let Some(bytes) = self.put_copy(slot, at, &marks, &[&standings, message])? {
                 return Ok(bytes);
             }
@@ -249,6 +257,13 @@ impl Spool {
         counts.moved_messages.fetch_add(1, Relaxed);
         counts.moved_bytes.fetch_add(bytes as u64, Relaxed);
         Ok(Some(bytes as u64))
+    }
+
+    /// A message's record with the times to which it was moved, if it was.
+    fn moved_record(&self, slot: Slot, message: &[u8], outline: &Outline) -> Option<Vec<u8>> {
+        let (due_at, expires_at) = (outline.due_at, outline.expires_at);
+        let times = self.lock().slots.get(slot)?.times(due_at, expires_at);
+        (times != (due_at, expires_at)).then(|| codec::with_times(message, times.0, times.1))
     }
 
     pub(super) fn marks_at(&self, slot: Slot, at: Position) -> Option<Vec<(u32, Mark)>> {

@@ -161,13 +161,14 @@ impl Recovery {
             held: mark.status == Status::Held,
         });
         let recipients = unsettled.collect();
+        let (_, expires_at) = held.times(head.due_at, head.expires_at);
         drop(state);
         Some(Recovered {
             slot,
             id,
             tenant: self.tenant(head.tenant),
             priority: head.priority,
-            expires_at: head.expires_at,
+            expires_at,
             recipients,
         })
     }

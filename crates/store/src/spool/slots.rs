@@ -121,6 +121,19 @@ impl Entry {
         self.due_s <= to_s(due_by) && self.marks().any(|(_, mark)| is_untold(mark))
     }
 
+    /// When its message is due, and expires: its sender may have moved it, and it lives as long as it
+    /// would have, and up to a second more, for only whole ones are known.
+    ///
+    /// * `due_at`, `expires_at`: by its record.
+    pub(super) fn times(&self, due_at: Time, expires_at: Time) -> (Time, Time) {
+        if self.due_s == to_s(due_at) {
+            return (due_at, expires_at);
+        }
+        let moved_to = Time::from_secs(self.due_s.into());
+        let lifetime = expires_at.saturating_sub(due_at);
+        (moved_to, moved_to + Time::from_secs(1) + lifetime)
+    }
+
     pub(super) fn id(&self) -> MessageId {
         MessageId::from_bits(u128::from(self.id[0]) << 64 | u128::from(self.id[1]))
     }
@@ -338,10 +351,15 @@ impl Slots {
             let mut mark = Mark::fresh(at, standing.due_at);
             (mark.status, mark.attempts) = (standing.status, standing.attempts);
             (mark.class, mark.is_told) = (standing.class, standing.is_told);
-            if let Some(entry) = self.get_mut(slot)
-                && entry.mark(recipient) != Some(mark)
-            {
+            let Some(entry) = self.get_mut(slot) else {
+                continue;
+            };
+            if entry.mark(recipient) != Some(mark) {
                 entry.set_mark(recipient, mark);
+            }
+            if mark.status == Status::Accepted {
+                // An earlier release left the times in the copy of what was moved.
+                entry.due_s = to_s(standing.due_at);
             }
         }
         count > 0

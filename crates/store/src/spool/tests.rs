@@ -572,6 +572,54 @@ fn the_journal_stays_in_proportion_and_a_long_deferred_message_is_copied_forward
 }
 
 #[test]
+fn a_moved_message_lives_as_long_as_it_would_have_through_attempts_restarts_and_copies() {
+    let files = MemoryFiles::new();
+    let (mut spool, _) = open(&files, Mode::Inline);
+    let moved_to = NOW + Time::from_secs(5000);
+    let message = message(spool.next_id(NOW), 2, 100);
+    let lifetime = message.expires_at - message.due_at;
+    let expires_at = moved_to + lifetime + Time::from_secs(1);
+    let (slot, _) = spool.append(message.clone()).unwrap();
+    drop(spool.reschedule(slot, message.id, &[], moved_to).unwrap());
+    let times = |message: &Message| (message.due_at, message.expires_at);
+    assert_eq!(times(&spool.read(slot).unwrap()), (moved_to, expires_at));
+    for attempt in 0..4 {
+        if attempt > 0 {
+            let slot = spool.find(message.id).unwrap();
+            let deferred = event(&message, 0, Status::Deferred, attempt);
+            spool.record(slot, &deferred).unwrap();
+        }
+        if attempt > 1 {
+            copy_all_forward(&spool);
+        }
+        drop(spool);
+        let recovered;
+        (spool, recovered) = open(&files, Mode::Inline);
+        let [recovered] = &recovered[..] else {
+            panic!("{recovered:?}")
+        };
+        assert_eq!(recovered.expires_at, expires_at, "{attempt}");
+        assert_eq!(
+            times(&spool.read(recovered.slot).unwrap()),
+            (moved_to, expires_at)
+        );
+    }
+}
+
+/// Lets so much come and go that whatever waits is copied to the journal's end.
+fn copy_all_forward(spool: &Spool) {
+    let first = crate::first_of(spool.journal()).segment();
+    while spool.stats().moved_messages == 0 || crate::first_of(spool.journal()).segment() == first {
+        let passing = message(spool.next_id(NOW), 1, 1500);
+        let (slot, _) = spool.append(passing.clone()).unwrap();
+        spool
+            .record(slot, &event(&passing, 0, Status::Delivered, 1))
+            .unwrap();
+        spool.compact(NOW).unwrap();
+    }
+}
+
+#[test]
 fn a_crash_anywhere_in_compaction_leaves_one_message() {
     let mut copied = 0;
     for call in 0.. {
