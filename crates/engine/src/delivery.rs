@@ -17,6 +17,7 @@ use crate::core::Core;
 use crate::deliver::{Attempt, Delivery, Outgoing};
 use crate::dispose::{self, Disposition};
 use crate::dsn::Action;
+use crate::expiry::too_old;
 use crate::queue::{Waiting, domain, with_domains};
 use crate::route::{ResolveError, Resolved};
 
@@ -207,9 +208,19 @@ impl Core {
         let core = Arc::clone(self);
         tokio::spawn(async move {
             let key = Key(job.key);
-            if let Ok(Some((load, _))) = core.load(key).await {
-                core.settle_expired(load.slot, &load.message, &load.recipients)
-                    .await;
+            match core.load(key).await {
+                Ok(Some((load, _))) => {
+                    core.settle_expired(load.slot, &load.message, &load.recipients)
+                        .await;
+                }
+                Ok(None) => {}
+                Err(Unreadable) => {
+                    let id = core.spool.id(key.slot()).filter(|id| key.is_of(*id));
+                    if let Some(id) = id {
+                        let recipients = core.batches.recipients(key);
+                        core.expire_unread(key.slot(), id, &recipients).await;
+                    }
+                }
             }
             core.batches.forget(key);
         });
@@ -222,11 +233,9 @@ impl Core {
         message: &Head,
         recipients: &[u32],
     ) {
-        let said = "gave up: the message reached its age limit";
         let outcomes = recipients.iter().map(|&recipient| {
             let last = self.spool.last_outcome(slot, recipient).ok().flatten();
-            let outcome = last.map_or_else(|| plain(said), |(_, outcome)| *outcome);
-            (recipient, outcome)
+            (recipient, too_old(last.map(|(_, outcome)| *outcome)))
         });
         let outcomes = outcomes.collect();
         self.settle_failed(slot, message, Status::Expired, outcomes)

@@ -62,6 +62,8 @@ impl Core {
             Ok(Err(error)) => {
                 tracing::error!(%error, "a message cannot be read from the spool");
                 self.note_unreadable(1);
+                self.expire_unread(slot, id, &recipients).await;
+                self.counters.held.sub(recipients.len() as u64);
             }
             Err(_) => {}
         }

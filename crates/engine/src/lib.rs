@@ -31,6 +31,7 @@ mod counters;
 mod delays;
 mod delivery;
 mod engine;
+mod expiry;
 mod failed;
 mod gate;
 mod held;

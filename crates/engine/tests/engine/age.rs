@@ -44,7 +44,10 @@ async fn what_is_held_for_a_decision_expires_and_its_sender_is_told() {
     assert_eq!(told(&bench).await, ["app@example.org"]);
     let view = engine.status(id).unwrap();
     let said = &view.recipients[0].outcome.as_ref().unwrap().said.text;
-    assert!(said.contains("may have been taken"), "{said}");
+    assert!(
+        said.contains("not known whether it was delivered"),
+        "{said}"
+    );
     assert_eq!(engine.stats().held, 0);
     engine.drain(Duration::from_secs(5)).await;
 }
@@ -101,4 +104,50 @@ async fn what_was_moved_beyond_its_age_and_failed_for_now_is_tried_again_after_a
     let engine = Engine::open(config()).await.unwrap();
     assert_eq!(terminal(&engine, id).await, [Status::Delivered]);
     engine.drain(Duration::from_secs(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_no_longer_be_read_expires_all_the_same() {
+    let bench = Bench::new(&[]).await;
+    let mut config = bench.config();
+    config.cache_bytes_max = 0;
+    let engine = Engine::open(config).await.unwrap();
+    engine.suspend(&relay()).await.unwrap();
+    let mut message = with_age(1);
+    message.content = Content::from_text(b"Subject: hi\n\nlost for ever\n").unwrap();
+    message.options.send_at = Some(engine.now() + Duration::from_secs(3600));
+    let id = engine.accept(message).await.unwrap().id;
+    let (path, at) = find_in_journal(bench.folder.path(), b"lost for ever");
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"LOST FOR EVER", at).unwrap();
+    let moved = engine.reschedule(id, engine.now()).await;
+    assert_eq!(moved, Ok(Some(())));
+
+    let end = end_of(&engine, id).await;
+    assert_eq!(
+        (end.status, &*end.address),
+        (Status::Expired, "a@example.net")
+    );
+    let said = &end.outcome.unwrap().said.text;
+    assert!(said.contains("cannot be read"), "{said}");
+    assert_eq!(engine.stats().recipients, 0);
+    engine.drain(Duration::from_secs(5)).await;
+}
+
+/// The event that ended a message for its only recipient, by history alone.
+async fn end_of(engine: &Engine, id: MessageId) -> Event {
+    let mut follower = engine.follow();
+    loop {
+        let query = store::Query {
+            message: Some(id),
+            ..store::Query::default()
+        };
+        let newest = engine.events(&query).unwrap().events.into_iter().next();
+        if let Some(end) = newest.filter(|event| event.status.is_terminal()) {
+            return end;
+        }
+        // Woken by the next event; history may take a moment longer.
+        let next = tokio::time::timeout(Duration::from_millis(50), follower.next());
+        let _: Result<Result<Option<engine::views::Followed>, _>, _> = next.await;
+    }
 }
