@@ -41,12 +41,9 @@ impl Core {
     }
 
     async fn expire_held_of(self: &Arc<Self>, slot: Slot, id: MessageId) {
-        let held = || {
-            let mut pending = self.spool.pending(slot);
-            pending.retain(|one| one.status == Status::Held && self.spool.id(slot) == Some(id));
-            pending.iter().map(|one| one.recipient).collect::<Vec<_>>()
-        };
-        let recipients = held();
+        let mut pending = self.spool.pending(slot);
+        pending.retain(|one| one.status == Status::Held && self.spool.id(slot) == Some(id));
+        let recipients: Vec<u32> = pending.iter().map(|one| one.recipient).collect();
         if recipients.is_empty() {
             return;
         }
@@ -54,16 +51,12 @@ impl Core {
         match self.work(move || core.spool.read(slot)).await {
             Ok(Ok(message)) if message.id == id => {
                 self.settle_expired(slot, &message, &recipients).await;
-                let left = held().len();
-                let settled = recipients.len().saturating_sub(left);
-                self.counters.held.sub(settled as u64);
             }
             Ok(Err(store::ReadError::Gone)) | Ok(Ok(_)) => {}
             Ok(Err(error)) => {
                 tracing::error!(%error, "a message cannot be read from the spool");
                 self.note_unreadable(1);
                 self.expire_unread(slot, id, &recipients).await;
-                self.counters.held.sub(recipients.len() as u64);
             }
             Err(_) => {}
         }
