@@ -110,8 +110,6 @@ pub struct SitePolicy {
 impl SitePolicy {
     /// For a site found by MX: begins with one connection and finds its limits by itself.
     pub const STRANGER: Self = Self::refusals(1, 100);
-    /// For a site that was delivered to before.
-    pub const KNOWN: Self = Self::refusals(5, 100);
 
     /// For a configured relay: never under eight at once, for where a pace binds few are in flight, and latency then
     /// tells of our own machine's noise.

@@ -480,7 +480,8 @@ fn a_job_waits_in_64_bytes_at_most() {
 fn what_was_learned_outlives_a_restart_and_being_forgotten() {
     let mut world = World::new(Config::default());
     let tenant = world.tenant("t");
-    let site = world.schedule.site("a.example", &SitePolicy::KNOWN);
+    let known = SitePolicy::refusals(5, 100);
+    let site = world.schedule.site("a.example", &known);
     for key in 0..2000 {
         world.insert(key, site, tenant);
     }
@@ -503,7 +504,7 @@ fn what_was_learned_outlives_a_restart_and_being_forgotten() {
 
     let mut next = Schedule::new(Config::default(), 1);
     next.import_learned(learned);
-    let site = next.site("a.example", &SitePolicy::KNOWN);
+    let site = next.site("a.example", &known);
     let view = next.site_view(site).unwrap();
     assert_eq!(view.pace_per_s, Some(pace));
 }

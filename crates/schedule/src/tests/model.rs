@@ -74,17 +74,18 @@ struct Model {
     inflight: Vec<Job>,
     out: HashSet<u64>,
     tenant_grants: HashMap<TenantId, Vec<Time>>,
+    site_grants: HashMap<String, Vec<Time>>,
 }
 
 fn per_second(count: u64) -> Option<RateLimit> {
     RateLimit::new(count, Unit::Second).ok()
 }
 
-/// Site 1 has a rate of 20/s and a burst of 3; tenant 1 has 30/s and a burst of 2; tenant 2 has at most 2 in flight.
 fn site_name(index: u64) -> String {
     format!("mx{index}.example")
 }
 
+/// Site 1 has a rate of 20/s and a burst of 3.
 fn site_policy(index: u64) -> SitePolicy {
     let mut policy = SitePolicy::refusals(1 + index as u16 * 2, 8);
     if index == 1 {
@@ -96,6 +97,7 @@ fn site_policy(index: u64) -> SitePolicy {
     policy
 }
 
+/// Tenant 1 has 30/s and a burst of 2, tenant 2 at most 2 in flight.
 fn tenant_policy(index: u64) -> TenantPolicy {
     let mut policy = TenantPolicy {
         weight: 1 + index as u16,
@@ -129,6 +131,7 @@ impl Model {
             inflight: Vec::new(),
             out: HashSet::new(),
             tenant_grants: HashMap::new(),
+            site_grants: HashMap::new(),
         }
     }
 
@@ -228,10 +231,11 @@ impl Model {
             prop_assert!(known.is_some(), "{job:?} came out twice");
             prop_assert!(known.unwrap().due_at <= self.now, "{job:?} is early");
             prop_assert!(self.now < job.expires_at, "{job:?} is late");
-            self.tenant_grants
-                .entry(job.tenant)
-                .or_default()
-                .push(self.now);
+            let site = self.schedule.site_view(job.site).unwrap().name;
+            let of_site = self.site_grants.entry(site.to_string());
+            of_site.or_default().push(self.now);
+            let of_tenant = self.tenant_grants.entry(job.tenant);
+            of_tenant.or_default().push(self.now);
             self.inflight.push(job);
         }
         self.check_inflight()?;
@@ -321,7 +325,9 @@ impl Model {
     fn check_rates(&self) -> Result<(), TestCaseError> {
         let none = Vec::new();
         let of_tenant = self.tenant_grants.get(&TenantId(1)).unwrap_or(&none);
-        within(of_tenant, 30.0, 2.0)
+        within(of_tenant, 30.0, 2.0)?;
+        let of_site = self.site_grants.get(&site_name(1)).unwrap_or(&none);
+        within(of_site, 20.0, 3.0)
     }
 }
 
