@@ -268,6 +268,10 @@ fn needs_start(old: &Config, new: &Config) -> impl Iterator<Item = &'static str>
         ("listen.http", old.listen.http == new.listen.http),
         ("history", old.history == new.history),
         (
+            "limits.message_max, over HTTP",
+            old.limits.message_max == new.limits.message_max,
+        ),
+        (
             "tls.authorities",
             old.tls.authorities == new.tls.authorities,
         ),

@@ -67,8 +67,6 @@ pub struct Config {
     pub body_timeout: Duration,
     /// How long a client may leave what it is sent unread before it is cut off; 60 s.
     pub write_timeout: Duration,
-    /// How far ahead mail may be scheduled; 30 days, and not further than the engine's limit.
-    pub ahead_max: Duration,
     /// A comment on an idle event stream this often, so that nobody between takes it for dead; 15 s.
     pub heartbeat: Duration,
     /// How long events gather before a stream looks again; 50 ms.
@@ -89,7 +87,6 @@ impl Default for Config {
             header_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(20),
             write_timeout: Duration::from_secs(60),
-            ahead_max: Duration::from_secs(30 * 24 * 3600),
             heartbeat: Duration::from_secs(15),
             gather: Duration::from_millis(50),
             streams_max: 64,
@@ -156,7 +153,9 @@ impl Api {
         done.unwrap_or_else(|error| Err(Problem::new(Kind::Internal, error.to_string())))
     }
 
+    /// How far ahead mail may be scheduled now.
     fn ahead_max(&self) -> jiff::SignedDuration {
-        jiff::SignedDuration::try_from(self.0.config.ahead_max).unwrap_or(jiff::SignedDuration::MAX)
+        let ahead_max = self.0.engine.policy().limits.ahead_max;
+        jiff::SignedDuration::try_from(ahead_max).unwrap_or(jiff::SignedDuration::MAX)
     }
 }

@@ -94,127 +94,34 @@ async fn a_mistake_in_a_message_is_told_with_its_field() {
         email.to_string()
     };
     let file = |file: serde_json::Value| with("attachments", json!([file]));
-    for (body, status, name, field) in [
+    #[rustfmt::skip]
+    let cases = [
         ("{".into(), 400, "validation_error", None),
         ("[]".into(), 422, "validation_error", None),
         (without("from"), 422, "missing_required_field", Some("from")),
         (without("to"), 422, "missing_required_field", Some("to")),
-        (
-            without("subject"),
-            422,
-            "missing_required_field",
-            Some("subject"),
-        ),
+        (without("subject"), 422, "missing_required_field", Some("subject")),
         (without("text"), 422, "missing_required_field", None),
-        (
-            with("from", json!("x")),
-            422,
-            "invalid_from_address",
-            Some("from"),
-        ),
-        (
-            with("to", json!([])),
-            422,
-            "missing_required_field",
-            Some("to"),
-        ),
-        (
-            with("to", json!(["a@example.net", "b"])),
-            422,
-            "validation_error",
-            Some("to[1]"),
-        ),
-        (
-            with("to", json!([5])),
-            422,
-            "validation_error",
-            Some("to[0]"),
-        ),
-        (
-            with("schedule_at", json!("now")),
-            422,
-            "validation_error",
-            Some("schedule_at"),
-        ),
-        (
-            with("scheduled_at", json!("soon")),
-            422,
-            "validation_error",
-            Some("scheduled_at"),
-        ),
-        (
-            with("scheduled_at", json!("in 2 years")),
-            422,
-            "validation_error",
-            Some("scheduled_at"),
-        ),
-        (
-            with("subject", json!("a\r\nBcc: x@example.org")),
-            422,
-            "validation_error",
-            Some("subject"),
-        ),
-        (
-            with("headers", json!({"X-A": "a\nb"})),
-            422,
-            "validation_error",
-            Some("headers.X-A"),
-        ),
-        (
-            with("headers", json!({"Bcc": "x@example.org"})),
-            422,
-            "validation_error",
-            Some("headers.Bcc"),
-        ),
-        (
-            with("tags", json!([{"name": "a b"}])),
-            422,
-            "validation_error",
-            Some("tags[0]"),
-        ),
-        (
-            with("priority", json!("urgent")),
-            422,
-            "validation_error",
-            Some("priority"),
-        ),
-        (
-            with("template", json!("none")),
-            422,
-            "validation_error",
-            Some("template"),
-        ),
-        (
-            with("template", json!({"text": "{{ x }}"})),
-            422,
-            "validation_error",
-            Some("template"),
-        ),
-        (
-            with("variables", json!({"x": 1})),
-            422,
-            "validation_error",
-            Some("variables"),
-        ),
-        (
-            file(json!({"filename": "a", "path": "http://x"})),
-            422,
-            "invalid_attachment",
-            Some("attachments[0].path"),
-        ),
-        (
-            file(json!({"filename": "a", "content": "%"})),
-            422,
-            "invalid_attachment",
-            Some("attachments[0].content"),
-        ),
-        (
-            file(json!({"filename": "a"})),
-            422,
-            "invalid_attachment",
-            Some("attachments[0]"),
-        ),
-    ] {
+        (with("from", json!("x")), 422, "invalid_from_address", Some("from")),
+        (with("to", json!([])), 422, "missing_required_field", Some("to")),
+        (with("to", json!(["a@example.net", "b"])), 422, "validation_error", Some("to[1]")),
+        (with("to", json!([5])), 422, "validation_error", Some("to[0]")),
+        (with("schedule_at", json!("now")), 422, "validation_error", Some("schedule_at")),
+        (with("scheduled_at", json!("soon")), 422, "validation_error", Some("scheduled_at")),
+        (with("scheduled_at", json!("in 2 years")), 422, "validation_error", Some("scheduled_at")),
+        (with("subject", json!("a\r\nBcc: x@example.org")), 422, "validation_error", Some("subject")),
+        (with("headers", json!({"X-A": "a\nb"})), 422, "validation_error", Some("headers.X-A")),
+        (with("headers", json!({"Bcc": "x@example.org"})), 422, "validation_error", Some("headers.Bcc")),
+        (with("tags", json!([{"name": "a b"}])), 422, "validation_error", Some("tags[0]")),
+        (with("priority", json!("urgent")), 422, "validation_error", Some("priority")),
+        (with("template", json!("none")), 422, "validation_error", Some("template")),
+        (with("template", json!({"text": "{{ x }}"})), 422, "validation_error", Some("template")),
+        (with("variables", json!({"x": 1})), 422, "validation_error", Some("variables")),
+        (file(json!({"filename": "a", "path": "http://x"})), 422, "invalid_attachment", Some("attachments[0].path")),
+        (file(json!({"filename": "a", "content": "%"})), 422, "invalid_attachment", Some("attachments[0].content")),
+        (file(json!({"filename": "a"})), 422, "invalid_attachment", Some("attachments[0]")),
+    ];
+    for (body, status, name, field) in cases {
         let answer = server.post("/emails", &key, &body).await;
         let json = answer.json();
         assert_eq!(answer.status, status, "{body}: {json}");
