@@ -157,7 +157,6 @@ impl Config {
             .body_bytes_max
             .max(self.message_bytes_max() / 3 * 4 + (1 << 20));
         config.bodies_bytes_max = config.bodies_bytes_max.max(config.body_bytes_max);
-        config.ahead_max = self.limits.ahead_max;
         config
     }
 

@@ -17,7 +17,7 @@ use super::settings::{Word, read_word};
 use super::units::{Percent, Size};
 
 /// Recipients of one message that the engine can tell apart.
-const RECIPIENTS_MAX: u32 = 32_767;
+const RECIPIENTS_MAX: u32 = engine::Limits::RECIPIENTS_MAX as u32;
 
 /// `[limits]`: ceilings that protect the machine.
 #[derive(Debug, Clone)]

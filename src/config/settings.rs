@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use client::{TlsMode, Wire};
+use engine::route::Route;
 use flow::rate::RateLimit;
 use server::auth::{Network, PasswordHash};
 use smtp::{ClientName, Domain};
@@ -16,8 +17,6 @@ use toml::de::DeValue;
 use super::read::{Setting, nearest};
 use super::units::{self, Percent, Size};
 
-/// Window of `wire = "windowed"` without a number.
-const WINDOW_DEFAULT: u8 = 8;
 /// Most messages unanswered on one connection; a cut one leaves that many unknown.
 const WINDOW_MAX: u8 = 64;
 
@@ -155,28 +154,21 @@ fn number<T: FromStr>(value: &DeValue<'_>, range: &str) -> Result<T, String> {
         .map_err(|_| format!("{digits} is not a number from {range}"))
 }
 
-impl Setting for u32 {
-    fn read(value: &DeValue<'_>) -> Result<Self, String> {
-        number(value, "0 to 4294967295")
-    }
+macro_rules! whole_numbers {
+    ($($type:ty: $range:literal;)*) => {$(
+        impl Setting for $type {
+            fn read(value: &DeValue<'_>) -> Result<Self, String> {
+                number(value, $range)
+            }
+        }
+    )*};
 }
 
-impl Setting for u16 {
-    fn read(value: &DeValue<'_>) -> Result<Self, String> {
-        number(value, "0 to 65535")
-    }
-}
-
-impl Setting for NonZeroU32 {
-    fn read(value: &DeValue<'_>) -> Result<Self, String> {
-        number(value, "1 to 4294967295")
-    }
-}
-
-impl Setting for NonZeroU16 {
-    fn read(value: &DeValue<'_>) -> Result<Self, String> {
-        number(value, "1 to 65535")
-    }
+whole_numbers! {
+    u32: "0 to 4294967295";
+    u16: "0 to 65535";
+    NonZeroU32: "1 to 4294967295";
+    NonZeroU16: "1 to 65535";
 }
 
 impl<T: Setting> Setting for Vec<T> {
@@ -219,7 +211,7 @@ fn wire(text: &str) -> Result<Wire, String> {
     };
     match text.split_once(':') {
         Some(("windowed", size)) => window(size),
-        None if text == "windowed" => Ok(Wire::Windowed(WINDOW_DEFAULT)),
+        None if text == "windowed" => Ok(Wire::Windowed(Route::WINDOW)),
         None if text == "overlapped" => Ok(Wire::Overlapped),
         None if text == "pipelined" => Ok(Wire::Pipelined),
         None if text == "lockstep" => Ok(Wire::Lockstep),

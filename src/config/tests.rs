@@ -170,152 +170,54 @@ fn every_mistake_is_named_at_once_each_with_its_line() {
     }
 }
 
+/// What is written, and what is said of it.
+#[rustfmt::skip]
+const MISTAKES: &[(&str, &str)] = &[
+    ("[listen", "1 : "),
+    ("listen = 5", "1 listen: is no table"),
+    ("[route]\ndomain = \"*\"", "1 route: there may be several: write [[route]]"),
+    ("route = [1]", "1 route[0]: is no table"),
+    ("host = \"a b\"", "1 host: \"a b\": "),
+    ("[listen]\nsmtp = [\"1.2.3.4:25\"]\nhttp = \"1.2.3.4:25\"", "1 listen: 1.2.3.4:25 is given twice"),
+    ("[listen]\nsmtps = [\"1.2.3.4:465\"]", "`smtps` needs a certificate"),
+    ("[tls]\nkey = \"no-such\"", "2 tls.key: without its `certificate`"),
+    ("[tls]\nkey = \"a\"\ncertificate = \"no-such\"", "3 tls.certificate: "),
+    ("[tls]\nauthorities = \"empty\"", "2 tls.authorities: "),
+    ("[[route]]\nmx = true", "1 route[0]: `domain` is missing"),
+    ("[[route]]\ndomain = []\nmx = true", "2 route[0].domain: is an empty list"),
+    ("[[route]]\ndomain = \"a..b\"\nmx = true", "2 route[0].domain: \"a..b\": "),
+    ("[[route]]\ndomain = \"*\"\nmx = true\nvia = \"smtp://a\"", "3 route[0].mx: a route has either"),
+    ("[[route]]\ndomain = \"*\"\nmx = true\npassword_env = \"X\"", "a password is for `via`"),
+    ("[[route]]\ndomain = \"*\"\nvia = \"smtp://a\"\ntls = \"none\"", "4 route[0].tls: is for `mx`"),
+    ("[[route]]\ndomain = \"*\"\nvia = \"http://a\"", "3 route[0].via: a relay begins with smtp://"),
+    ("[[route]]\ndomain = \"*\"\nvia = \"smtp://u@a\"", "3 route[0].via: where is the password of u?"),
+    ("[[route]]\ndomain = \"*\"\nvia = \"smtp://u@a\"\npassword_file = \"empty\"", "4 route[0].password_file: "),
+    ("[[route]]\ndomain = \"*\"\nvia = \"smtp://u@a\"\npassword_env = \"NO_SUCH\"", "the environment has no NO_SUCH"),
+    ("[[route]]\ndomain = \"*\"\nvia = \"http://a\"\npassword_env = \"NO_SUCH\"", "the environment has no NO_SUCH"),
+    ("[[route]]\ndomain = \"*\"\nvia = \"http://a\"\nsources = [\"s\"]", "4 route[0].sources: there is no [[source]] \"s\""),
+    ("[[route]]\ndomain = \"*\"\nvia = \"http://a\"\ntenant = \"t\"", "4 route[0].tenant: there is no [[tenant]] \"t\""),
+    ("[[route]]\ndomain = \"*\"\nvia = \"smtp://a\"\npassword_env = \"PATH\"", "3 route[0].via: there is a password and no user"),
+    ("[[route]]\ndomain = \"*\"\nvia = [{ realy = \"smtp://a\" }]", "3 route[0].via[0].realy: unknown setting; did you mean `relay`?"),
+    ("[[route]]\ndomain = \"*\"\nmx = true\nwire = \"windowed\"", "4 route[0].wire: windowed is for a relay"),
+    ("[[route]]\ndomain = \"*\"\nmx = true\nwire = \"fast\"", "known: lockstep, pipelined, overlapped"),
+    ("[[route]]\ndomain = \"*\"\nmx = true\nunknown = \"retyr\"", "did you mean \"retry\"?"),
+    ("[[route]]\ndomain = \"*\"\nmx = true\nsources = [\"a\"]", "there is no [[source]] \"a\""),
+    ("[[route]]\ndomain = \"*\"\nmx = true\ntenant = \"a\"", "there is no [[tenant]] \"a\""),
+    ("[[route]]\ndomain = \"*\"\nmx = true\n[[route]]\ndomain = \"*\"\nmx = true", "5 route[1].domain: never used: route \"mx\" comes before it"),
+    ("[[source]]\nname = \"a\"\nip = \"a\"", "3 source[0].ip: \"a\": is no IP address"),
+    ("[[tenant]]\nname = \"a\"\n[[tenant]]\nname = \"a\"", "4 tenant[1].name: there are two tenants"),
+    ("[[tenant]]\nname = \"a\"\nnetworks = [\"10.1.0.0/8\"]", "no bit set behind the prefix"),
+    ("[[tenant]]\nname = \"a\"\nrate = \"5\"", "3 tenant[0].rate: \"5\": a rate needs a unit"),
+    ("[limits]\nmessage_max = \"1 KiB\"", "2 limits.message_max: every server takes 64 KiB"),
+    ("[retry]\nconnect = { first = \"5h\" }", "retry.connect.first: is 100ms or more"),
+    ("[retry.connect]\nbase = \"2h\"", "2 retry.connect.base: unknown setting; known: first, longest"),
+    ("[[dkim]]\ndomain = \"a.example\"\nselector = \"s\"\nkey = \"empty\"", "4 dkim[0].key: "),
+    ("[log]\nlevel = \"verbose\"", "known: error, warn, info, debug, trace"),
+];
+
 #[test]
 fn a_mistake_says_what_is_wrong_in_words() {
-    for (text, want) in [
-        ("[listen", "1 : "),
-        ("listen = 5", "1 listen: is no table"),
-        (
-            "[route]\ndomain = \"*\"",
-            "1 route: there may be several: write [[route]]",
-        ),
-        ("route = [1]", "1 route[0]: is no table"),
-        ("host = \"a b\"", "1 host: \"a b\": "),
-        (
-            "[listen]\nsmtp = [\"1.2.3.4:25\"]\nhttp = \"1.2.3.4:25\"",
-            "1 listen: 1.2.3.4:25 is given twice",
-        ),
-        (
-            "[listen]\nsmtps = [\"1.2.3.4:465\"]",
-            "`smtps` needs a certificate",
-        ),
-        (
-            "[tls]\nkey = \"no-such\"",
-            "2 tls.key: without its `certificate`",
-        ),
-        (
-            "[tls]\nkey = \"a\"\ncertificate = \"no-such\"",
-            "3 tls.certificate: ",
-        ),
-        ("[tls]\nauthorities = \"empty\"", "2 tls.authorities: "),
-        ("[[route]]\nmx = true", "1 route[0]: `domain` is missing"),
-        (
-            "[[route]]\ndomain = []\nmx = true",
-            "2 route[0].domain: is an empty list",
-        ),
-        (
-            "[[route]]\ndomain = \"a..b\"\nmx = true",
-            "2 route[0].domain: \"a..b\": ",
-        ),
-        (
-            "[[route]]\ndomain = \"*\"\nmx = true\nvia = \"smtp://a\"",
-            "3 route[0].mx: a route has either",
-        ),
-        (
-            "[[route]]\ndomain = \"*\"\nmx = true\npassword_env = \"X\"",
-            "a password is for `via`",
-        ),
-        (
-            "[[route]]\ndomain = \"*\"\nvia = \"smtp://a\"\ntls = \"none\"",
-            "4 route[0].tls: is for `mx`",
-        ),
-        (
-            "[[route]]\ndomain = \"*\"\nvia = \"http://a\"",
-            "3 route[0].via: a relay begins with smtp://",
-        ),
-        (
-            "[[route]]\ndomain = \"*\"\nvia = \"smtp://u@a\"",
-            "3 route[0].via: where is the password of u?",
-        ),
-        (
-            "[[route]]\ndomain = \"*\"\nvia = \"smtp://u@a\"\npassword_file = \"empty\"",
-            "4 route[0].password_file: ",
-        ),
-        (
-            "[[route]]\ndomain = \"*\"\nvia = \"smtp://u@a\"\npassword_env = \"NO_SUCH\"",
-            "the environment has no NO_SUCH",
-        ),
-        (
-            "[[route]]\ndomain = \"*\"\nvia = \"http://a\"\npassword_env = \"NO_SUCH\"",
-            "the environment has no NO_SUCH",
-        ),
-        (
-            "[[route]]\ndomain = \"*\"\nvia = \"http://a\"\nsources = [\"s\"]",
-            "4 route[0].sources: there is no [[source]] \"s\"",
-        ),
-        (
-            "[[route]]\ndomain = \"*\"\nvia = \"http://a\"\ntenant = \"t\"",
-            "4 route[0].tenant: there is no [[tenant]] \"t\"",
-        ),
-        (
-            "[[route]]\ndomain = \"*\"\nvia = \"smtp://a\"\npassword_env = \"PATH\"",
-            "3 route[0].via: there is a password and no user",
-        ),
-        (
-            "[[route]]\ndomain = \"*\"\nvia = [{ realy = \"smtp://a\" }]",
-            "3 route[0].via[0].realy: unknown setting; did you mean `relay`?",
-        ),
-        (
-            "[[route]]\ndomain = \"*\"\nmx = true\nwire = \"windowed\"",
-            "4 route[0].wire: windowed is for a relay",
-        ),
-        (
-            "[[route]]\ndomain = \"*\"\nmx = true\nwire = \"fast\"",
-            "known: lockstep, pipelined, overlapped",
-        ),
-        (
-            "[[route]]\ndomain = \"*\"\nmx = true\nunknown = \"retyr\"",
-            "did you mean \"retry\"?",
-        ),
-        (
-            "[[route]]\ndomain = \"*\"\nmx = true\nsources = [\"a\"]",
-            "there is no [[source]] \"a\"",
-        ),
-        (
-            "[[route]]\ndomain = \"*\"\nmx = true\ntenant = \"a\"",
-            "there is no [[tenant]] \"a\"",
-        ),
-        (
-            "[[route]]\ndomain = \"*\"\nmx = true\n[[route]]\ndomain = \"*\"\nmx = true",
-            "5 route[1].domain: never used: route \"mx\" comes before it",
-        ),
-        (
-            "[[source]]\nname = \"a\"\nip = \"a\"",
-            "3 source[0].ip: \"a\": is no IP address",
-        ),
-        (
-            "[[tenant]]\nname = \"a\"\n[[tenant]]\nname = \"a\"",
-            "4 tenant[1].name: there are two tenants",
-        ),
-        (
-            "[[tenant]]\nname = \"a\"\nnetworks = [\"10.1.0.0/8\"]",
-            "no bit set behind the prefix",
-        ),
-        (
-            "[[tenant]]\nname = \"a\"\nrate = \"5\"",
-            "3 tenant[0].rate: \"5\": a rate needs a unit",
-        ),
-        (
-            "[limits]\nmessage_max = \"1 KiB\"",
-            "2 limits.message_max: every server takes 64 KiB",
-        ),
-        (
-            "[retry]\nconnect = { first = \"5h\" }",
-            "retry.connect.first: is 100ms or more",
-        ),
-        (
-            "[retry.connect]\nbase = \"2h\"",
-            "2 retry.connect.base: unknown setting; known: first, longest",
-        ),
-        (
-            "[[dkim]]\ndomain = \"a.example\"\nselector = \"s\"\nkey = \"empty\"",
-            "4 dkim[0].key: ",
-        ),
-        (
-            "[log]\nlevel = \"verbose\"",
-            "known: error, warn, info, debug, trace",
-        ),
-    ] {
+    for (text, want) in MISTAKES {
         let mistakes = wrong(text);
         let says = mistakes.lines().any(|line| line.contains(want));
         assert!(says, "{text}\nwant {want:?}, not\n{mistakes}");
@@ -478,79 +380,79 @@ fn the_guide_has_every_setting_with_its_default_and_no_other() {
     }
 }
 
+/// Every setting that engine or edges are told, none at its default.
+const EVERYTHING: &str = r#"
+host = "m.example"
+[listen]
+smtp = ["127.0.0.1:2500"]
+trust_loopback = false
+[limits]
+message_max = "60 MiB"
+recipients_max = 200
+connections_max = 7
+connections_per_stranger_max = 3
+connections_per_tenant_max = 5
+errors_max = 4
+idle_max = "9s"
+in_flight_max = 11
+rate = "12/s"
+ahead_max = "13d"
+cpu_max = "15 %"
+memory_max = "14 MiB"
+disk_free_min = "15 MiB"
+[retry]
+max_age = "1d"
+connect = { first = "1s", longest = "2s" }
+[history]
+age_max = "16d"
+size_max = "17 MiB"
+[dsn]
+bounces = false
+delays = "0s"
+[suppression]
+hard_bounces = false
+[[source]]
+name = "a"
+ip = "192.0.2.1"
+weight = 3
+[[source]]
+name = "b"
+ip = "192.0.2.2"
+ehlo_name = "b.example"
+[[tenant]]
+name = "shop"
+networks = ["10.0.0.0/8"]
+rate = "20/s"
+burst = 21
+daily_max = 22
+waiting_max = 23
+weight = 24
+sending_rate = "25/s"
+in_flight_max = 26
+user = [{ name = "u", password_hash = "HASH" }]
+[[route]]
+name = "out"
+domain = "a.example"
+tenant = "shop"
+mx = true
+tls = "required"
+port = 2525
+allow_loopback = true
+sources = ["b", "a"]
+connections_max = 30
+messages_per_connection_max = 31
+rate = "32/s"
+wire = "lockstep"
+unknown = "hold"
+max_age = "33d"
+[[route]]
+domain = "*"
+via = "smtp://relay.example?tls=none"
+"#;
+
 #[test]
-fn what_a_file_says_reaches_engine_and_edges() {
-    let config = right(
-        r#"
-        host = "m.example"
-        [listen]
-        smtp = ["127.0.0.1:2500"]
-        trust_loopback = false
-        [limits]
-        message_max = "60 MiB"
-        recipients_max = 200
-        connections_max = 7
-        connections_per_stranger_max = 3
-        connections_per_tenant_max = 5
-        errors_max = 4
-        idle_max = "9s"
-        in_flight_max = 11
-        rate = "12/s"
-        ahead_max = "13d"
-        cpu_max = "15 %"
-        memory_max = "14 MiB"
-        disk_free_min = "15 MiB"
-        [retry]
-        max_age = "1d"
-        connect = { first = "1s", longest = "2s" }
-        [history]
-        age_max = "16d"
-        size_max = "17 MiB"
-        [dsn]
-        bounces = false
-        delays = "0s"
-        [suppression]
-        hard_bounces = false
-        [[source]]
-        name = "a"
-        ip = "192.0.2.1"
-        weight = 3
-        [[source]]
-        name = "b"
-        ip = "192.0.2.2"
-        ehlo_name = "b.example"
-        [[tenant]]
-        name = "shop"
-        networks = ["10.0.0.0/8"]
-        rate = "20/s"
-        burst = 21
-        daily_max = 22
-        waiting_max = 23
-        weight = 24
-        sending_rate = "25/s"
-        in_flight_max = 26
-        user = [{ name = "u", password_hash = "HASH" }]
-        [[route]]
-        name = "out"
-        domain = "a.example"
-        tenant = "shop"
-        mx = true
-        tls = "required"
-        port = 2525
-        allow_loopback = true
-        sources = ["b", "a"]
-        connections_max = 30
-        messages_per_connection_max = 31
-        rate = "32/s"
-        wire = "lockstep"
-        unknown = "hold"
-        max_age = "33d"
-        [[route]]
-        domain = "*"
-        via = "smtp://relay.example?tls=none"
-        "#,
-    );
-    let engine = config.engine().unwrap();
+fn what_a_file_says_of_engine_and_limits_reaches_the_engine() {
+    let engine = right(EVERYTHING).engine().unwrap();
     assert_eq!(engine.host.as_str(), "m.example");
     assert_eq!(engine.listening, ["127.0.0.1:2500".parse().unwrap()]);
     assert_eq!(engine.history.age_max, Some(Duration::from_hours(16 * 24)));
@@ -580,7 +482,11 @@ fn what_a_file_says_reaches_engine_and_edges() {
     let backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(2)).with_jitter(0.25);
     let connect = schedule_retry().with_backoff(ErrorClass::Connect, backoff);
     assert_eq!(policy.schedule.retry, connect);
+}
 
+#[test]
+fn what_a_file_says_of_a_tenant_reaches_the_engine() {
+    let policy = right(EVERYTHING).policy();
     let tenant = &policy.tenants["shop"];
     assert_eq!(
         (tenant.quota.rate, tenant.quota.burst),
@@ -595,8 +501,12 @@ fn what_a_file_says_reaches_engine_and_edges() {
         (sending.weight, sending.rate, sending.inflight_max),
         (24, Some(rate("25/s")), 26)
     );
+}
 
-    let (out, rest) = (&engine.routes[0], &engine.routes[1]);
+#[test]
+fn what_a_file_says_of_routes_reaches_the_engine() {
+    let routes = right(EVERYTHING).engine_routes();
+    let (out, rest) = (&routes[0], &routes[1]);
     assert_eq!((&*out.name, out.tenant.as_deref()), ("out", Some("shop")));
     assert_eq!(
         (out.tls, out.port, out.allow_loopback),
@@ -617,7 +527,11 @@ fn what_a_file_says_reaches_engine_and_edges() {
     );
     assert_eq!((&*rest.name, rest.sources.len()), ("relay.example", 1));
     assert!(matches!(&rest.via, engine::route::Via::Smarthosts(relays) if relays.len() == 1));
+}
 
+#[test]
+fn what_a_file_says_reaches_the_edges() {
+    let config = right(EVERYTHING);
     let smtp = config.smtp_settings().limits;
     assert_eq!(
         (smtp.connections_max, smtp.stranger_connections_max),

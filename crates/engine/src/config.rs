@@ -91,7 +91,7 @@ pub struct Tenant {
 pub struct Limits {
     /// Octets of one message's content; 50 MiB.
     pub message_bytes_max: usize,
-    /// Recipients of one message; 1000, and 32767 at most.
+    /// Recipients of one message; 1000, and [`Limits::RECIPIENTS_MAX`] at most.
     pub recipients_max: usize,
     /// How far ahead a message may be scheduled; 30 days.
     pub ahead_max: Duration,
@@ -102,6 +102,11 @@ pub struct Limits {
     pub memory_bytes_max: Option<u64>,
     /// Acceptance stops when the disk has less than this free; 512 MiB.
     pub disk_free_bytes_min: u64,
+}
+
+impl Limits {
+    /// Recipients of one message that can be told apart; more are refused whatever is set.
+    pub const RECIPIENTS_MAX: usize = crate::batches::RECIPIENTS_MAX;
 }
 
 impl Default for Limits {

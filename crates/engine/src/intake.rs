@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 
 use crate::accept::{AcceptError, Accepted};
 use crate::aside::aside;
-use crate::batches::RECIPIENTS_MAX;
+use crate::config::Limits;
 use crate::core::Core;
 use crate::delivery::plain;
 use crate::queue::{Waiting, with_domains};
@@ -54,7 +54,7 @@ impl Core {
             });
         }
         let recipients = submission.envelope.recipients();
-        let recipients_max = limits.recipients_max.min(RECIPIENTS_MAX);
+        let recipients_max = limits.recipients_max.min(Limits::RECIPIENTS_MAX);
         if recipients.len() > recipients_max {
             return Err(AcceptError::TooManyRecipients {
                 recipients: recipients.len(),

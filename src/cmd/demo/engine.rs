@@ -62,6 +62,7 @@ const SETTLE_MAX: Duration = Duration::from_secs(60);
 /// Between two looks.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(10);
 const SETTLED_INTERVAL: Duration = Duration::from_millis(100);
+
 /// The server's two lives in front of one sink.
 struct Course {
     sink: Sink,
