@@ -13,7 +13,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use flow::retry::ErrorClass;
-use jiff::{SignedDuration, Timestamp};
+use jiff::{Span, Timestamp, Zoned};
 use store::history::{HistoryReader, OpenError, Order};
 use store::{Event, MessageId, Query, Status, Time};
 
@@ -85,12 +85,11 @@ fn parse_status(text: &str) -> Result<Status, String> {
 }
 
 fn parse_time(text: &str) -> Result<Time, String> {
-    let ago = |ago: SignedDuration| Timestamp::now().checked_sub(ago).ok();
-    let time = text
-        .parse()
-        .ok()
-        .or_else(|| text.parse().ok().and_then(ago));
-    let time = time.and_then(|time: Timestamp| Time::try_from(time.as_duration()).ok());
+    let ago = |ago: Span| Zoned::now().checked_sub(ago).ok();
+    let ago = || text.parse().ok().and_then(ago);
+    let time: Option<Timestamp> = text.parse().ok();
+    let time = time.or_else(|| ago().map(|time| time.timestamp()));
+    let time = time.and_then(|time| Time::try_from(time.as_duration()).ok());
     time.ok_or_else(|| "a time is like 2026-08-05T11:52:01Z, or 24h".into())
 }
 
