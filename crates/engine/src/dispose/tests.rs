@@ -1,9 +1,8 @@
 //! What servers say, row by row, and that no case is missing.
 
-use std::time::Duration;
-
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use client::Scope;
 use proptest::prelude::*;
@@ -154,6 +153,9 @@ fn recipients_beyond_what_a_transaction_holds_go_at_once_where_others_went() {
 
 #[test]
 fn what_no_server_said_is_told_apart_and_named() {
+    use Kind::{Permanent, Transient, Unknown};
+    use Stage::{Auth, Connect, Content, Dns, Ehlo, Final, Greeting, Mail, Queue, StartTls, Tls};
+
     let refused = || Cause::Io(Arc::new(io::Error::from(io::ErrorKind::ConnectionRefused)));
     let local = |text: &str| Cause::Local(text.into());
     let connect = (
@@ -169,136 +171,26 @@ fn what_no_server_said_is_told_apart_and_named() {
         size_bytes: 2,
         size_bytes_max: 1,
     };
-    for (stage, kind, cause, want, code, words) in [
-        (
-            Stage::Connect,
-            Kind::Transient,
-            refused(),
-            connect,
-            "4.4.1",
-            "refused (at connect)",
-        ),
-        (
-            Stage::Connect,
-            Kind::Transient,
-            Cause::Timeout(Duration::from_secs(30)),
-            connect,
-            "4.4.1",
-            "30s",
-        ),
-        (
-            Stage::Dns,
-            Kind::Transient,
-            Cause::Dns(Arc::new(io::Error::other("none"))),
-            connect,
-            "4.4.3",
-            "resolved",
-        ),
-        (
-            Stage::Greeting,
-            Kind::Transient,
-            Cause::Closed,
-            NO_SESSION,
-            "4.4.2",
-            "closed",
-        ),
-        (
-            Stage::Tls,
-            Kind::Permanent,
-            Cause::Tls(Arc::new(io::Error::other("expired"))),
-            NO_SESSION,
-            "4.7.5",
-            "expired",
-        ),
-        (
-            Stage::StartTls,
-            Kind::Permanent,
-            local("not offered"),
-            NO_SESSION,
-            "4.7.10",
-            "TLS is required: not offered",
-        ),
-        (
-            Stage::Auth,
-            Kind::Permanent,
-            local("no mechanism"),
-            NO_SESSION,
-            "4.7.0",
-            "no mechanism",
-        ),
-        (
-            Stage::Ehlo,
-            Kind::Transient,
-            Cause::Protocol("odd".into()),
-            NO_SESSION,
-            "4.5.0",
-            "odd",
-        ),
-        (
-            Stage::Mail,
-            Kind::Transient,
-            Cause::Closed,
-            lost,
-            "4.4.2",
-            "closed",
-        ),
-        (
-            Stage::Content,
-            Kind::Transient,
-            refused(),
-            lost,
-            "4.4.2",
-            "content",
-        ),
-        (
-            Stage::Mail,
-            Kind::Permanent,
-            Cause::Unsupported(BeginError::NoSmtpUtf8),
-            BOUNCED,
-            "5.6.7",
-            "SMTPUTF8",
-        ),
-        (
-            Stage::Mail,
-            Kind::Permanent,
-            Cause::Unsupported(BeginError::No8BitMime),
-            BOUNCED,
-            "5.6.3",
-            "8BITMIME",
-        ),
-        (
-            Stage::Mail,
-            Kind::Permanent,
-            Cause::Unsupported(too_large),
-            BOUNCED,
-            "5.3.4",
-            "octets",
-        ),
-        (
-            Stage::Queue,
-            Kind::Transient,
-            Cause::Deadline,
-            withdrawn,
-            "4.3.2",
-            "in time",
-        ),
-        (
-            Stage::Queue,
-            Kind::Transient,
-            Cause::PoolClosed,
-            withdrawn,
-            "4.3.2",
-            "closed",
-        ),
-        (
-            Stage::Final,
-            Kind::Unknown,
-            Cause::Closed,
-            lost,
-            "4.4.2",
-            "may have been taken",
-        ),
-    ] {
+    #[rustfmt::skip]
+    let cases = [
+        (Connect, Transient, refused(), connect, "4.4.1", "refused (at connect)"),
+        (Connect, Transient, Cause::Timeout(Duration::from_secs(30)), connect, "4.4.1", "30s"),
+        (Dns, Transient, Cause::Dns(Arc::new(io::Error::other("none"))), connect, "4.4.3", "resolved"),
+        (Greeting, Transient, Cause::Closed, NO_SESSION, "4.4.2", "closed"),
+        (Tls, Permanent, Cause::Tls(Arc::new(io::Error::other("expired"))), NO_SESSION, "4.7.5", "expired"),
+        (StartTls, Permanent, local("not offered"), NO_SESSION, "4.7.10", "TLS is required: not offered"),
+        (Auth, Permanent, local("no mechanism"), NO_SESSION, "4.7.0", "no mechanism"),
+        (Ehlo, Transient, Cause::Protocol("odd".into()), NO_SESSION, "4.5.0", "odd"),
+        (Mail, Transient, Cause::Closed, lost, "4.4.2", "closed"),
+        (Content, Transient, refused(), lost, "4.4.2", "content"),
+        (Mail, Permanent, Cause::Unsupported(BeginError::NoSmtpUtf8), BOUNCED, "5.6.7", "SMTPUTF8"),
+        (Mail, Permanent, Cause::Unsupported(BeginError::No8BitMime), BOUNCED, "5.6.3", "8BITMIME"),
+        (Mail, Permanent, Cause::Unsupported(too_large), BOUNCED, "5.3.4", "octets"),
+        (Queue, Transient, Cause::Deadline, withdrawn, "4.3.2", "in time"),
+        (Queue, Transient, Cause::PoolClosed, withdrawn, "4.3.2", "closed"),
+        (Final, Unknown, Cause::Closed, lost, "4.4.2", "may have been taken"),
+    ];
+    for (stage, kind, cause, want, code, words) in cases {
         let failure = failure(stage, kind, cause);
         let shown = failure.to_string();
         let said = said(&Err(failure.clone()));

@@ -224,43 +224,17 @@ fn the_status_goes_with_the_action() {
             "refused (at connect)",
         )
     };
-    for (action, outcome, lines) in [
-        (
-            Action::Failed,
-            refused(),
-            ["Status: 5.1.1\n", "Action: failed\n"],
-        ),
-        (
-            Action::Failed,
-            outcome("h:25", 550, None, "no"),
-            ["Status: 5.0.0\n", "smtp; 550 no\n"],
-        ),
-        (
-            Action::Failed,
-            ours(),
-            ["Status: 5.1.10\n", "X-Mailrail; takes no mail\n"],
-        ),
-        (
-            Action::Expired,
-            later(),
-            ["Status: 4.4.7\n", "smtp; 450 4.2.1 later\n"],
-        ),
-        (
-            Action::Delayed,
-            later(),
-            ["Status: 4.2.1\n", "Will-Retry-Until: Sun, 19 Nov"],
-        ),
-        (
-            Action::Delayed,
-            connect(),
-            ["Status: 4.4.1\n", "X-Mailrail; refused (at connect)\n"],
-        ),
-        (
-            Action::Relayed,
-            outcome("h:25", 250, None, "ok"),
-            ["Status: 2.0.0\n", "Action: relayed\n"],
-        ),
-    ] {
+    #[rustfmt::skip]
+    let cases = [
+        (Action::Failed, refused(), ["Status: 5.1.1\n", "Action: failed\n"]),
+        (Action::Failed, outcome("h:25", 550, None, "no"), ["Status: 5.0.0\n", "smtp; 550 no\n"]),
+        (Action::Failed, ours(), ["Status: 5.1.10\n", "X-Mailrail; takes no mail\n"]),
+        (Action::Expired, later(), ["Status: 4.4.7\n", "smtp; 450 4.2.1 later\n"]),
+        (Action::Delayed, later(), ["Status: 4.2.1\n", "Will-Retry-Until: Sun, 19 Nov"]),
+        (Action::Delayed, connect(), ["Status: 4.4.1\n", "X-Mailrail; refused (at connect)\n"]),
+        (Action::Relayed, outcome("h:25", 250, None, "ok"), ["Status: 2.0.0\n", "Action: relayed\n"]),
+    ];
+    for (action, outcome, lines) in cases {
         let mut message = message.clone();
         if action == Action::Relayed {
             let recipient = Recipient {
