@@ -107,15 +107,7 @@ def _probed(name: str) -> Iterator[Probed]:
 
 def _fill(relay: Relay, messages: int) -> None:
     client = clients.mailrail("windowed", "--to", "b@dead.example", window=8)
-    _hand_in(relay, client, messages, 300)
-
-
-def _hand_in(relay: Relay, client: clients.Client, messages: int, size_bytes: int) -> None:
-    load = relay.load(20, messages, size_bytes)
-    finished = processes.run(client.command(load), tools.OUT / "logs" / "load")
-    sent = client.read(finished, load)
-    if sent.ok != messages:
-        raise RuntimeError(f"{sent.failed} of {messages} were refused: {sent.said['first_failure']}")
+    relay.hand_in(client, messages, 300)
 
 
 def tenants(effort: Effort) -> Section:
@@ -134,7 +126,7 @@ def tenants(effort: Effort) -> Section:
         with slow as receiver:
             config = relays.route(receiver.port, f"connections_max = {SLOW_CONNECTIONS}")
             with relays.serve(folder, config) as relay:
-                _hand_in(relay, clients.mailrail("windowed", window=8), messages, 4096)
+                relay.hand_in(clients.mailrail("windowed", window=8), messages)
                 before = int(relay.metric("spool_messages"))
                 took = _singles(relay, records, singles)
                 after = int(relay.metric("spool_messages"))

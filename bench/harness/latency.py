@@ -13,7 +13,6 @@ import sys
 from dataclasses import dataclass
 
 from . import clients, measure, processes, receivers, relays, throughput, tools
-from .clients import Client
 from .measure import Effort
 from .report import Section, count, spread
 from .throughput import Way
@@ -70,10 +69,10 @@ def _one(way: Way, effort: Effort) -> Run:
     half = clients.mailrail("overlapped", "--rate", f"{offered}/s")
     with relays.folder() as folder, receivers.our_sink() as receiver:
         with relays.serve(folder, relays.route(receiver.port)) as relay:
-            _hand_in(relay, clients.mailrail("overlapped"), way.connections * 20)
+            relay.hand_in(clients.mailrail("overlapped"), way.connections * 20)
             before = _disk_alone(folder)
             syncs, seconds = relay.metric("journal_syncs_total"), relay.metric("journal_sync_seconds_total")
-            latency = _hand_in(relay, half, int(offered * effort.seconds))
+            latency = relay.hand_in(half, int(offered * effort.seconds)).said["latency_ms"]
             syncs = relay.metric("journal_syncs_total") - syncs
             seconds = relay.metric("journal_sync_seconds_total") - seconds
             after = _disk_alone(folder)
@@ -87,15 +86,6 @@ def _one(way: Way, effort: Effort) -> Run:
         disk_p99=max(before["p99"], after["p99"]),
         sync_mean=seconds * 1000 / max(syncs, 1),
     )
-
-
-def _hand_in(relay: relays.Relay, client: Client, messages: int) -> dict:
-    load = relay.load(throughput.SESSIONS, messages)
-    finished = processes.run(client.command(load), tools.OUT / "logs" / "load")
-    sent = client.read(finished, load)
-    if sent.failed:
-        raise RuntimeError(f"{sent.failed} of {messages} messages were refused")
-    return sent.said["latency_ms"]
 
 
 def _disk_alone(folder) -> dict:

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
-from . import cost, measure, processes, receivers, relays, report, throughput, tools
+from . import cost, measure, receivers, relays, report, throughput, tools
 from .clients import Client
 from .measure import Effort
 from .report import Section
@@ -39,7 +39,7 @@ def per_message(effort: Effort) -> Section:
     """Of everything the relay does for a message, from its acceptance to the record of its delivery."""
     shrink = 5 if effort.quick else 1
     section = Section(
-        f"Cost of one message in mailrail serve, {throughput.SESSIONS} connections in",
+        f"Cost of one message in mailrail serve, {relays.SESSIONS} connections in",
         ["Load", "system calls", "the most frequent", "instructions", "allocations", "bytes"],
         [],
         ["Under strace or valgrind everything is slower, so that fewer messages share a sync and a wake-up."],
@@ -103,11 +103,6 @@ def _attempt(tool: tuple[str, ...], subject: Subject, messages: int) -> str:
     with relays.folder() as folder, receivers.our_sink() as receiver:
         config = relays.route(receiver.port, *subject.route)
         with relays.serve(folder, config, tool, READY_SECONDS) as relay:
-            load = relay.load(throughput.SESSIONS, messages)
-            log = tools.OUT / "logs" / "load"
-            finished = processes.run(subject.client.command(load), log)
-            sent = subject.client.read(finished, load)
-            if sent.failed:
-                raise RuntimeError(f"{sent.failed} messages were refused")
+            relay.hand_in(subject.client, messages)
             relay.await_delivered(messages)
         return relay.log.read_text(errors="replace")

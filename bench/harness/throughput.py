@@ -17,7 +17,6 @@ from .clients import Client
 from .measure import Effort
 from .report import Section, count, spread
 
-SESSIONS = 20
 REFERENCE = "Postfix ← smtp-source -d"
 SMTP_SOURCE = clients.SMTP_SOURCE_D
 OVERLAPPED = clients.mailrail("overlapped")
@@ -38,7 +37,7 @@ class Way:
     messages_per_s: int
     # Settings of the route of `mailrail serve`; None for Postfix.
     route: tuple[str, ...] | None = ()
-    connections: int = SESSIONS
+    connections: int = relays.SESSIONS
 
     def relay(self, folder: Path, receiver: int) -> contextlib.AbstractContextManager:
         if self.route is None:
@@ -83,7 +82,7 @@ def smtp_in(effort: Effort) -> Section:
     """SMTP in, SMTP out: Postfix and ours, fed in lockstep and pipelined."""
     section = _interleaved("SMTP in, SMTP out", SMTP_WAYS, effort)
     section.notes.append(
-        f"{SESSIONS} connections in, 4096 octets, one recipient; each message synced before its 250."
+        f"{relays.SESSIONS} connections in, 4096 octets, one recipient; each message synced before its 250."
     )
     return section
 

@@ -19,7 +19,7 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from . import clients, processes, receivers, relays, throughput, tools
+from . import clients, processes, receivers, relays, tools
 from .measure import Effort
 from .relays import Relay
 from .report import Section, count
@@ -155,12 +155,7 @@ def _killed(folder: Path, receiver: int):
 
 
 def _fill(relay: Relay, messages: int) -> float:
-    client = clients.mailrail("windowed", window=8)
-    load = relay.load(throughput.SESSIONS, messages, SIZE_BYTES)
-    finished = processes.run(client.command(load), tools.OUT / "logs" / "load")
-    sent = client.read(finished, load)
-    if sent.ok != messages:
-        raise RuntimeError(f"{sent.failed} of {messages} messages were refused: {sent.said['first_failure']}")
+    sent = relay.hand_in(clients.mailrail("windowed", window=8), messages, SIZE_BYTES)
     return sent.ok / sent.seconds
 
 
