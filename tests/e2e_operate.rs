@@ -15,11 +15,7 @@ mod systemd;
 
 /// Status and text of what is asked without a key.
 fn get(server: &support::serving::Serving<'_>, path: &str) -> (u16, String) {
-    let agent = ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        .build()
-        .new_agent();
-    let mut answer = agent
+    let mut answer = support::serving::agent()
         .get(format!("{}{path}", server.http()))
         .call()
         .unwrap();

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use sink::{Script, Sink};
 use support::serving::Home;
-use support::{Run, command, recipients, start, wait_until};
+use support::{Run, command, recipients, start, url, wait_until};
 
 /// Runs a program that calls sendmail, with a message on its standard input.
 fn pipe(mut command: Command, text: &str) -> Run {
@@ -26,10 +26,6 @@ fn sendmail(server: &str, args: &[&str], text: &str) -> Run {
     let mut command = command([&["sendmail"], args].concat());
     command.env("MAILRAIL_SMTP", server);
     pipe(command, text)
-}
-
-fn url(sink: &Sink) -> String {
-    support::url(sink)
 }
 
 #[test]

@@ -14,42 +14,27 @@ type Row = (Vec<String>, &'static str, &'static str);
 
 /// Commands that work one after the other; `id`: a message delivered to b@y.example, `key`: an API key's.
 fn all(id: &str, site: &str, key: &str) -> Vec<Row> {
+    #[rustfmt::skip]
     let rows: &[(&str, &str, &str)] = &[
         ("status", "journal sync us", "/counts/recipients"),
         ("status ID", "b@y.example", "/recipients/0/address"),
         ("status b@y.example", "delivered", "/data/0/recipient"),
         ("queue", "nothing waits", "/data"),
-        (
-            "queue --tenant default --state held",
-            "nothing waits",
-            "/data",
-        ),
+        ("queue --tenant default --state held", "nothing waits", "/data"),
         ("sites", "bound by", "/data/0/name"),
         ("sites SITE", "why", "/binding"),
         ("events", "delivered", "/data/0/status"),
-        (
-            "events --message ID --status delivered",
-            "b@y.example",
-            "/data/0/email_id",
-        ),
+        ("events --message ID --status delivered", "b@y.example", "/data/0/email_id"),
         ("events --status bounced", "no such event", "/data"),
         ("retry --all", "0 recipients due now", "/recipients"),
         ("retry b@y.example", "0 recipients due now", "/recipients"),
-        (
-            "retry --failed --since 24h",
-            "0 recipients taken up again",
-            "/recipients",
-        ),
+        ("retry --failed --since 24h", "0 recipients taken up again", "/recipients"),
         ("cancel ID", "0 recipients canceled", "/recipients"),
         ("suspend --site SITE", "suspended", ""),
         ("resume --site SITE", "resumed", ""),
         ("suppress add n@y.example", "1 suppressed", "/suppressed"),
         ("suppress list", "n@y.example", "/data/0/email"),
-        (
-            "suppress remove n@y.example",
-            "may get mail again",
-            "/deleted",
-        ),
+        ("suppress remove n@y.example", "may get mail again", "/deleted"),
         ("key create shop --tenant shop", "mr_", "/token"),
         ("key list", "scopes", "/data/0/id"),
         ("key revoke KEY", "no longer valid", "/deleted"),

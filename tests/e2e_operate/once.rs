@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use sink::Sink;
 
-use crate::support::serving::{Home, Serving, route_to};
+use crate::support::serving::{Home, Serving, agent, route_to};
 use crate::support::{recipients, setting, start, wait_until};
 
 const REQUESTS: usize = 200;
@@ -121,10 +121,7 @@ fn request(number: usize, subject: &str) -> (&'static str, Value) {
 /// POST; `None` where no answer came. Who is refused for now comes again.
 fn post(base: &str, key: &str, number: usize, subject: &str) -> Option<(u16, Value)> {
     let (path, body) = request(number, subject);
-    let agent = ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        .build()
-        .new_agent();
+    let agent = agent();
     loop {
         let sent = agent
             .post(format!("{base}{path}"))

@@ -238,3 +238,9 @@ impl Dialogue {
         }
     }
 }
+
+/// Asks over HTTP; an answer that says no is an answer.
+pub(crate) fn agent() -> ureq::Agent {
+    let config = ureq::Agent::config_builder().http_status_as_error(false);
+    config.build().new_agent()
+}
