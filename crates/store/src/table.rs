@@ -21,8 +21,8 @@ use journal::{AppendError, Commit, CommitError, Journal, Position};
 use crate::Time;
 use crate::codec::{self, DecodeError, Entry};
 
-/// Longest key in octets.
-pub const KEY_BYTES_MAX: usize = 1024;
+/// Longest key in octets: of what the engine keeps, an idempotency key of 256 characters is the longest.
+pub const KEY_BYTES_MAX: usize = 2048;
 
 const PUT: u8 = 1;
 const REMOVE: u8 = 2;

@@ -428,6 +428,8 @@ async fn the_same_claim_twice_makes_one_message() {
     }
     let other = engine.claim("default", "key", [2; 32], 1).await;
     assert_eq!(other.unwrap_err(), engine::ClaimError::OtherRequest);
+    let longest = "😀".repeat(256);
+    engine.claim("default", &longest, [1; 32], 1).await.unwrap();
     assert_eq!(bench.delivered_to(), ["a@example.net"]);
     engine.drain(Duration::from_secs(5)).await;
 }
