@@ -343,14 +343,18 @@ impl State {
             .as_ref()
             .map(|it| it.1.clone())
             .unwrap_or_default();
-        let latest = found.sealed.iter().map(Sealed::latest_us).max();
-        let latest = latest.map(Time::from_micros).unwrap_or_default();
+        let last_minute = |file: &Sealed| minutes::start_of(Time::from_micros(file.latest_us()));
+        let newest = minutes.last_key_value().map(|(minute, _)| *minute);
+        let newest = found.sealed.iter().map(last_minute).chain(newest).max();
+        let from = newest.unwrap_or_default().saturating_sub(MINUTES_KEPT);
         for file in &found.sealed {
-            if Time::from_micros(file.latest_us()) + MINUTES_KEPT >= latest {
+            if last_minute(file) >= from {
                 let mut note = |place| damage.extend([Damage::from(&place)]);
                 minutes::merge(&mut minutes, &file.minutes(&mut note)?);
             }
         }
+        // Older ones may go on in files that were not looked at.
+        minutes = minutes.split_off(&from);
         Ok(Self {
             tail: Tail::new(chunk_rows, found.end_seq, found.era, found.last),
             sealed: Arc::new(found.sealed.into_iter().map(Arc::new).collect()),

@@ -408,17 +408,23 @@ fn minutes_are_counted_once_and_the_same_after_a_restart() {
 
 #[test]
 fn minutes_older_than_a_day_are_read_from_the_files() {
-    let mut records = Sample::new(5).take(200);
+    let mut records = Sample::new(5).take(300);
     let late = Time::from_hours(50);
     for record in &mut records[150..] {
         record.event.at += late;
     }
-    let history = filled(&MemoryFiles::new(), &records);
+    let files = MemoryFiles::new();
+    let history = filled(&files, &records);
     let kept = lock(&history.shared.state).minutes.len();
     let found = history.minutes(Time::ZERO, Time::MAX);
     assert!(kept < found.len(), "{kept}");
     let counted: u64 = found.iter().map(|it| it.counts.total()).sum();
-    assert_eq!(counted, 200);
+    assert_eq!(counted, 300);
+    drop(history);
+    // One file ends and another begins within the older minute.
+    let history = open(&files, &small());
+    assert_eq!(lock(&history.shared.state).minutes.len(), kept);
+    assert_eq!(history.minutes(Time::ZERO, Time::MAX), found);
 }
 
 #[test]

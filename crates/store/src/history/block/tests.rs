@@ -201,7 +201,6 @@ proptest! {
     fn any_events_come_back(events in prop::collection::vec(any_event(), 1..40)) {
         let records: Vec<_> = events.iter().map(|event| Record {
             position: Position::from_u64(0),
-
             event: event.clone(),
         }).collect();
         let got = read(&encode(&records), &Query::default(), ALL).unwrap();
