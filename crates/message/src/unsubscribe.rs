@@ -49,12 +49,6 @@ impl ListUnsubscribe {
         })
     }
 
-    /// Whether List-Unsubscribe-Post goes with it.
-    #[must_use]
-    pub fn is_one_click(&self) -> bool {
-        self.one_click
-    }
-
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
         let mut field = HeaderWriter::begin(out, "List-Unsubscribe");
         for (index, uri) in self.uris.iter().enumerate() {

@@ -5,7 +5,7 @@ use journal::files::{Cut, Fault};
 
 use super::harness::Run;
 
-/// A short life with everything in it; says how many bytes and calls it took.
+/// Lives on until the power fails, or for so many steps.
 fn live(run: &mut Run, steps: usize) {
     for _ in 0..steps {
         if run.journal.is_none() {
