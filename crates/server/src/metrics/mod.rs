@@ -8,12 +8,13 @@
 mod edge;
 mod levels;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use engine::{Engine, Missed};
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
@@ -156,4 +157,16 @@ impl Metrics {
 /// Ten microseconds to five minutes.
 fn stage_histogram() -> Histogram {
     Histogram::new(exponential_buckets(0.000_01, 3.0, 16))
+}
+
+/// Encodes a metric that has no labels.
+fn put(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    unit: Option<&Unit>,
+    metric: &impl EncodeMetric,
+) -> fmt::Result {
+    let at = encoder.encode_descriptor(name, help, unit, metric.metric_type())?;
+    metric.encode(at)
 }
