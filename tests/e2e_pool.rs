@@ -1,4 +1,6 @@
 //! The pool against the scripted server: what it promises its callers, in every mode.
+//!
+//! Over 500 lines: each promise is a few lines against the same server.
 
 use std::collections::HashSet;
 use std::future::Future;

@@ -3,6 +3,8 @@
 //!
 //! A step under test has a short timeout, all others a long one: on a busy machine a short one would
 //! end a step that was not meant.
+//!
+//! Over 500 lines: one for each way to misbehave, short, before one judge.
 
 #[path = "hostile/chaos.rs"]
 mod chaos;

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use super::{Server, Setup, tool};
 
+const CONFIG: &str = include_str!("exim.conf");
 /// The account `mail` of every Debian (base-passwd).
 const MAIL: u32 = 8;
 
@@ -50,49 +51,12 @@ fn configure(setup: &Setup<'_>, more: &str) -> Command {
     let log = folder.write("exim.log", "");
     std::os::unix::fs::chown(&log, Some(MAIL), Some(MAIL)).unwrap();
     std::os::unix::fs::chown(folder.path(), Some(MAIL), Some(MAIL)).unwrap();
-    let config = folder.write(
-        "exim.conf",
-        &format!(
-            "exim_path = {exim}
-keep_environment = LD_PRELOAD : LD_LIBRARY_PATH : NSS_WRAPPER_PASSWD : NSS_WRAPPER_GROUP
-spool_directory = {dir}/spool
-log_file_path = {dir}/%s.log
-primary_hostname = exim.example
-tls_advertise_hosts = *
-tls_certificate = {dir}/cert.pem
-tls_privatekey = {dir}/key.pem
-tls_resumption_hosts = *
-host_lookup =
-rfc1413_query_timeout = 0s
-smtp_accept_max = 100
-smtp_accept_queue_per_connection = 0
-acl_smtp_rcpt = check_recipient
-{more}
-begin acl
-check_recipient:
-  deny recipients = refused@dest.example
-    message = 550 5.1.1 No such user
-  defer recipients = full@dest.example
-    message = 452 4.2.2 Mailbox full
-  defer recipients = busy@dest.example
-    message = 421 4.7.0 Come back later
-  accept
-begin routers
-sink:
-  driver = manualroute
-  route_list = * 127.0.0.1::{relay_port} byname
-  transport = sink
-  self = send
-begin transports
-sink:
-  driver = smtp
-  allow_localhost
-  hosts_avoid_tls = *
-",
-            exim = exim.display(),
-            dir = folder.show(),
-        ),
+    let config = format!(
+        "exim_path = {exim}\nTEST_DIR = {dir}\nTEST_RELAY_PORT = {relay_port}\n{more}\n{CONFIG}",
+        exim = exim.display(),
+        dir = folder.show(),
     );
+    let config = folder.write("exim.conf", &config);
     let mut command = Command::new(exim);
     command
         .uid(MAIL)

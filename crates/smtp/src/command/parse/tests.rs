@@ -102,87 +102,35 @@ fn paths_are_read_with_routes_quotes_and_postmaster() {
 
 #[test]
 fn what_is_wrong_is_named_with_its_code() {
-    for (line, reply) in [
+    #[rustfmt::skip]
+    let cases = [
         ("", "500 5.5.1 command not recognized"),
         ("FOO", "500 5.5.1 command not recognized"),
         ("MAILFROM:<>", "500 5.5.1 command not recognized"),
         ("EHLO", "501 5.5.4 usage: EHLO name"),
         ("DATA x", "501 5.5.4 usage: DATA"),
-        (
-            "NOOP \u{1}",
-            "500 5.5.2 the line has a control character or is not UTF-8",
-        ),
-        (
-            "MAIL FROM:a@b.example",
-            "501 5.5.4 usage: MAIL FROM:<reverse-path> [parameters]",
-        ),
-        (
-            "MAIL FROM:<a@b.example",
-            "501 5.5.4 usage: MAIL FROM:<reverse-path> [parameters]",
-        ),
-        (
-            "MAIL TO:<a@b.example>",
-            "501 5.5.4 usage: MAIL FROM:<reverse-path> [parameters]",
-        ),
-        (
-            "MAIL FROM:<a@b.example>SIZE=1",
-            "501 5.5.4 usage: a space stands after the path",
-        ),
-        (
-            "MAIL FROM:<a>",
-            "501 5.1.7 reverse-path: there is no @ in the address",
-        ),
-        (
-            "RCPT TO:<>",
-            "501 5.1.3 forward-path: there is no @ in the address",
-        ),
-        (
-            "RCPT TO:<a@b..c>",
-            "501 5.1.3 forward-path: the domain is not a valid host name",
-        ),
-        (
-            "MAIL FROM:<> FOO=1",
-            "555 5.5.4 parameter \"FOO\" is not recognized",
-        ),
-        (
-            "MAIL FROM:<> F\u{e9}",
-            "555 5.5.4 parameter \"F?\" is not recognized",
-        ),
-        (
-            "RCPT TO:<a@b.example> SIZE=1",
-            "555 5.5.4 parameter \"SIZE\" is not recognized",
-        ),
-        (
-            "MAIL FROM:<> SIZE=+1",
-            "501 5.5.4 the value of SIZE is malformed",
-        ),
-        (
-            "MAIL FROM:<> SIZE",
-            "501 5.5.4 the value of SIZE is malformed",
-        ),
-        (
-            "MAIL FROM:<> SIZE=1 SIZE=1",
-            "501 5.5.4 SIZE is given twice",
-        ),
-        (
-            "MAIL FROM:<> BODY=BINARYMIME",
-            "501 5.5.4 the value of BODY is malformed",
-        ),
-        (
-            "MAIL FROM:<> ENVID=+4",
-            "501 5.5.4 the value of ENVID is malformed",
-        ),
-        (
-            "RCPT TO:<a@b.example> NOTIFY=NEVER,DELAY",
-            "501 5.5.4 the value of NOTIFY is malformed",
-        ),
+        ("NOOP \u{1}", "500 5.5.2 the line has a control character or is not UTF-8"),
+        ("MAIL FROM:a@b.example", "501 5.5.4 usage: MAIL FROM:<reverse-path> [parameters]"),
+        ("MAIL FROM:<a@b.example", "501 5.5.4 usage: MAIL FROM:<reverse-path> [parameters]"),
+        ("MAIL TO:<a@b.example>", "501 5.5.4 usage: MAIL FROM:<reverse-path> [parameters]"),
+        ("MAIL FROM:<a@b.example>SIZE=1", "501 5.5.4 usage: a space stands after the path"),
+        ("MAIL FROM:<a>", "501 5.1.7 reverse-path: there is no @ in the address"),
+        ("RCPT TO:<>", "501 5.1.3 forward-path: there is no @ in the address"),
+        ("RCPT TO:<a@b..c>", "501 5.1.3 forward-path: the domain is not a valid host name"),
+        ("MAIL FROM:<> FOO=1", "555 5.5.4 parameter \"FOO\" is not recognized"),
+        ("MAIL FROM:<> F\u{e9}", "555 5.5.4 parameter \"F?\" is not recognized"),
+        ("RCPT TO:<a@b.example> SIZE=1", "555 5.5.4 parameter \"SIZE\" is not recognized"),
+        ("MAIL FROM:<> SIZE=+1", "501 5.5.4 the value of SIZE is malformed"),
+        ("MAIL FROM:<> SIZE", "501 5.5.4 the value of SIZE is malformed"),
+        ("MAIL FROM:<> SIZE=1 SIZE=1", "501 5.5.4 SIZE is given twice"),
+        ("MAIL FROM:<> BODY=BINARYMIME", "501 5.5.4 the value of BODY is malformed"),
+        ("MAIL FROM:<> ENVID=+4", "501 5.5.4 the value of ENVID is malformed"),
+        ("RCPT TO:<a@b.example> NOTIFY=NEVER,DELAY", "501 5.5.4 the value of NOTIFY is malformed"),
         ("BDAT x", "501 5.5.4 usage: BDAT octets [LAST]"),
-    ] {
-        assert_eq!(
-            parse(line).unwrap_err().reply().to_string(),
-            reply,
-            "{line}"
-        );
+    ];
+    for (line, reply) in cases {
+        let refused = parse(line).unwrap_err();
+        assert_eq!(refused.reply().to_string(), reply, "{line}");
     }
     assert_eq!(
         Command::parse(b"NOOP \xff", &offered(), &host()),
