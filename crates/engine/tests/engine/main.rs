@@ -3,6 +3,7 @@
 mod age;
 mod failed;
 mod notices;
+mod once;
 mod reload;
 
 use std::sync::Arc;
@@ -133,20 +134,6 @@ async fn what_is_settled_is_known_by_from_and_subject_even_from_the_journal_alon
     assert_eq!(terminal(&engine, id).await, [Status::Delivered; 2]);
     assert_eq!(engine.status(id).unwrap().heading, view.heading);
     assert_eq!(engine.events(&query).unwrap().events, events);
-    engine.drain(Duration::from_secs(5)).await;
-}
-
-#[tokio::test]
-async fn a_repeated_request_asks_the_disk_while_others_get_on() {
-    let bench = Bench::new(&[]).await;
-    let engine = bench.engine().await;
-    let once = || engine.accept_once("key", [1; 32], submission(&["a@example.net"]));
-    let first = once().await.unwrap();
-    // There is but one thread for both.
-    let other = tokio::spawn(async {});
-    let again = once().await.unwrap();
-    assert_eq!(again.id, first.id);
-    assert!(other.is_finished());
     engine.drain(Duration::from_secs(5)).await;
 }
 
@@ -410,31 +397,6 @@ async fn a_suspended_site_waits_until_it_is_resumed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_claim_twice_makes_one_message() {
-    let bench = Bench::new(&[]).await;
-    let engine = bench.engine().await;
-    for is_repeated in [false, true] {
-        let claim = engine.claim("default", "key", [1; 32], 1).await.unwrap();
-        assert_eq!(claim.is_repeated, is_repeated);
-        let twin = engine.claim("default", "key", [1; 32], 1).await;
-        assert_eq!(twin.unwrap_err(), engine::ClaimError::InFlight);
-        assert_eq!(claim.accepted[0].is_some(), is_repeated);
-        if !is_repeated {
-            let mut message = submission(&["a@example.net"]);
-            message.options.id = Some(claim.ids[0]);
-            engine.accept(message).await.unwrap();
-        }
-        assert_eq!(terminal(&engine, claim.ids[0]).await, [Status::Delivered]);
-    }
-    let other = engine.claim("default", "key", [2; 32], 1).await;
-    assert_eq!(other.unwrap_err(), engine::ClaimError::OtherRequest);
-    let longest = "😀".repeat(256);
-    engine.claim("default", &longest, [1; 32], 1).await.unwrap();
-    assert_eq!(bench.delivered_to(), ["a@example.net"]);
-    engine.drain(Duration::from_secs(5)).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn who_is_suppressed_while_mail_for_them_waits_gets_none_of_it() {
     let bench = Bench::new(&[]).await;
     let engine = bench.engine().await;
@@ -488,57 +450,6 @@ async fn a_suspension_of_a_site_survives_a_restart_also_where_it_has_had_no_mail
     assert!(bench.delivered_to().is_empty());
     engine.resume(&relay()).await.unwrap();
     assert_eq!(terminal(&engine, accepted.id).await, [Status::Delivered]);
-    engine.drain(Duration::from_secs(5)).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_repeated_or_refused_takes_no_place_in_a_tenants_stock() {
-    let bench = Bench::new(&[]).await;
-    let mut config = bench.config();
-    config.policy.other_tenants.quota.stock_max = Some(2);
-    let engine = Engine::open(config).await.unwrap();
-    engine.suspend(&relay()).await.unwrap();
-
-    let mut message = submission(&["a@example.net"]);
-    let once = || engine.accept_once("key", [1; 32], submission(&["a@example.net"]));
-    for _ in 0..4 {
-        message.options.id = Some(once().await.unwrap().id);
-    }
-    engine
-        .accept(message.clone())
-        .await
-        .expect_err("the id is in use");
-    engine.accept(submission(&["b@example.net"])).await.unwrap();
-    let third = engine.accept(submission(&["c@example.net"])).await;
-    assert!(matches!(third, Err(engine::AcceptError::Quota { .. })));
-    let again = once().await.expect("it was accepted before");
-    assert_eq!(Some(again.id), message.options.id);
-    engine.drain(Duration::from_secs(5)).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_key_under_which_nothing_was_accepted_is_forgotten() {
-    let bench = Bench::new(&[]).await;
-    let mut config = bench.config();
-    config.policy.other_tenants.quota.daily_max = Some(1);
-    let engine = Engine::open(config).await.unwrap();
-    let once = async |key: &str, body| {
-        let message = submission(&["a@example.net"]);
-        engine.accept_once(key, [body; 32], message).await
-    };
-    let first = once("first", 1).await.unwrap();
-    assert_eq!(once("first", 1).await.unwrap().id, first.id);
-    let refused = once("second", 1).await.unwrap_err();
-    let is_quota = |error| {
-        matches!(
-            error,
-            engine::ClaimError::Accept(engine::AcceptError::Quota { .. })
-        )
-    };
-    assert!(is_quota(refused));
-    assert!(is_quota(once("second", 2).await.unwrap_err()));
-    let other = once("first", 2).await.unwrap_err();
-    assert_eq!(other, engine::ClaimError::OtherRequest);
     engine.drain(Duration::from_secs(5)).await;
 }
 

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use engine::Engine;
-use smtp::Content;
 use store::history::Order;
 use store::{Event, Query, Status, Time};
 use tokio::time::Instant;
@@ -115,7 +114,7 @@ impl<'a> Account<'a> {
                 self.wrong
                     .push(format!("{first} got mail from {}", commit.from));
             }
-            if !is_same(&planned.content, &commit.content) {
+            if planned.content.as_bytes() != commit.content {
                 self.wrong
                     .push(format!("{first} got other content than was sent"));
             }
@@ -368,9 +367,4 @@ impl<'a> Account<'a> {
                 .push(format!("a notice went to {to}, who sent nothing"));
         }
     }
-}
-
-/// As it was handed in, but for what the engine puts on top.
-fn is_same(sent: &Content, got: &[u8]) -> bool {
-    sent.as_bytes() == got
 }

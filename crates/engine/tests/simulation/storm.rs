@@ -1,4 +1,6 @@
 //! One storm, from its seed to its account.
+//!
+//! Over 500 lines: lives, senders and listeners are tasks of one type that share what is known.
 
 use std::net::IpAddr;
 use std::pin::pin;
@@ -500,7 +502,7 @@ impl Storm {
     /// Waits until nothing waits, and takes account.
     async fn settle(&self) {
         let Some(Alive { engine, .. }) = self.alive() else {
-            return;
+            return self.trace.wrong("nobody lives at the end".to_owned());
         };
         let deadline = Instant::now() + PATIENCE;
         let mut rounds = 0;
