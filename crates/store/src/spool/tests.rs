@@ -880,7 +880,7 @@ fn digests_go_with_their_segments_finished_or_not() {
     ] {
         files.create(name).unwrap();
     }
-    super::digest::remove_before(&files, 2);
+    digest::remove_before(&files, 2);
     let mut left = files.list().unwrap();
     left.sort();
     assert_eq!(left, ["0000000002.digest.new", "other"]);
