@@ -12,7 +12,7 @@
 //! MAILRAIL_STORM=17     cargo test -p mailrail-engine --test simulation quarter -- --nocapture
 //! ```
 //!
-//! Not simulated: TLS, threads that really run beside each other, full disks.
+//! Not simulated: TLS, threads that really run beside each other.
 
 mod check;
 mod net;
@@ -114,5 +114,21 @@ fn nothing_begins_once_the_disk_has_failed() {
     }
     plan.blows
         .push((Duration::from_secs(10), Blow::DiskFailsAt(0)));
+    holds(plan);
+}
+
+#[test]
+fn who_is_on_the_way_when_it_is_to_stop_gets_there() {
+    let mut plan = Plan::fair(30);
+    for planned in &mut plan.messages {
+        planned.at = Duration::from_secs(1);
+    }
+    for route in &mut plan.routes {
+        // So that most of them wait for the only connection.
+        (route.connections_max, route.wire) = (1, client::Wire::Windowed(4));
+    }
+    let grace = Duration::from_secs(60);
+    plan.blows
+        .push((Duration::from_millis(1100), Blow::Drain(grace)));
     holds(plan);
 }

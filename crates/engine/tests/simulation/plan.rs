@@ -85,6 +85,8 @@ pub(crate) enum Blow {
     PowerCutAt(u64),
     /// The disk fails at such a call.
     DiskFailsAt(u64),
+    /// There is room for so many octets more, and for more again after a while.
+    DiskFull(u64, Duration),
     /// It is asked to stop.
     Drain(Duration),
 }
@@ -243,6 +245,7 @@ fn blows(chaos: Duration, rng: &mut Rng) -> Vec<(Duration, Blow)> {
             2..=4 => Blow::PowerCut,
             5 | 6 => Blow::PowerCutAt(rng.up_to(60)),
             7 => Blow::DiskFailsAt(rng.up_to(20)),
+            8 => Blow::DiskFull(rng.up_to(10_000), seconds(rng, 30, 120)),
             _ => Blow::Drain(rng.duration_up_to(Duration::from_secs(60))),
         };
         blows.push((rng.duration_up_to(chaos), blow));

@@ -308,13 +308,37 @@ impl Storm {
                 let failed = self.live_on_a_failed_disk(&alive).await;
                 self.kill(self.any_cut(), failed.unwrap_or(from));
             }
+            Blow::DiskFull(room, time) => {
+                self.disk.set_room(Some(room));
+                tokio::select! {
+                    biased;
+                    () = self.until_over(alive.life) => {}
+                    () = tokio::time::sleep(time) => {}
+                }
+                self.disk.set_room(None);
+                // What found no room is recorded within a moment.
+                tokio::time::sleep(Duration::from_secs(3)).await;
+                if self.alive().is_none_or(|now| now.life != alive.life) {
+                    self.seen.lock().unwrap().gaps.push((from, Instant::now()));
+                }
+            }
             Blow::Drain(grace) => {
+                let (told, on_the_way) = (self.told(alive.life), alive.engine.stats().in_flight);
                 alive.engine.drain(grace).await;
                 let (open, in_flight) = (self.net.open(), alive.engine.stats().in_flight);
                 let is_in_time = from.elapsed() < grace;
                 if is_in_time && (open, in_flight) != (0, 0) {
                     self.trace.wrong(format!(
                         "after a drain {open} connections are open, {in_flight} attempts in flight"
+                    ));
+                }
+                // So that the last word is heard.
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                let ended = self.told(alive.life) - told;
+                let is_fair = self.plan.changes.is_empty() && is_in_time;
+                if is_fair && (ended as u64) < on_the_way {
+                    self.trace.wrong(format!(
+                        "{on_the_way} attempts were on the way when it was to stop, {ended} ended"
                     ));
                 }
                 if self.alive().is_some() {
@@ -352,6 +376,12 @@ impl Storm {
         }
         // What ended since it was looked at last could not be recorded any more.
         Some(at - Duration::from_millis(20))
+    }
+
+    /// What a life has been told so far.
+    fn told(&self, life: u32) -> usize {
+        let seen = self.seen.lock().unwrap();
+        seen.told.iter().filter(|told| told.life == life).count()
     }
 
     fn any_cut(&self) -> Cut {

@@ -52,6 +52,13 @@ impl Disk {
         }
     }
 
+    /// Leaves room for so much more in each folder; `None`: for all there is.
+    pub(crate) fn set_room(&self, bytes: Option<u64>) {
+        for files in &self.0 {
+            files.set_capacity(bytes.map(|bytes| files.used_bytes() + bytes));
+        }
+    }
+
     pub(crate) fn is_off(&self) -> bool {
         self.folder("journal").is_off()
     }

@@ -65,6 +65,12 @@ impl MemoryFiles {
         self.disk().capacity = bytes;
     }
 
+    /// Octets that its files take.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.disk().used()
+    }
+
     /// Calls so far.
     #[must_use]
     pub fn calls(&self) -> u64 {
