@@ -266,6 +266,10 @@ impl Deliverer {
         if route.allow_plaintext_auth {
             builder = builder.allow_plaintext_auth();
         }
+        // The schedule lets them go at the rate; those that had to wait for a connection leave at it, too.
+        if let Some(rate) = route.rate {
+            builder = builder.rate(rate);
+        }
         builder
             .budget(budget)
             .wire(route.wire)

@@ -4,6 +4,7 @@ mod age;
 mod failed;
 mod notices;
 mod once;
+mod rate;
 mod reload;
 
 use std::sync::Arc;
