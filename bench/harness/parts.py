@@ -36,7 +36,7 @@ def history(effort: Effort) -> Section:
     section = Section(f"history of {millions} million records", ["", ""], [])
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         said = _run("mailrail-store", "history", millions, folder)
-    section.rows = [[line[:24].strip(), line[24:].strip()] for line in said.splitlines()]
+    section.rows = [re.split(r"\s{2,}", line, maxsplit=1) for line in said.splitlines()]
     section.raw = said
     return section
 
