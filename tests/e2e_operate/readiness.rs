@@ -107,3 +107,35 @@ fn who_takes_no_mail_is_not_ready_and_says_why() {
     assert!(message.contains("too busy (disk)"), "{said}");
     assert_eq!(get(&server, "/healthz").0, 200);
 }
+
+#[test]
+fn memory_that_was_freed_is_given_back_and_mail_is_taken_again() {
+    let limits =
+        "[limits]\nmemory_max = \"96 MiB\"\ncpu_max = \"100 %\"\ndisk_free_min = \"0 B\"\n";
+    let sink = start(sink::Sink::builder());
+    let home = Home::new(&format!("{}{limits}", route_to(&sink)));
+    let server = home.serve();
+    // Many pieces of a size that an allocator likes to keep.
+    let text = "x".repeat(40_000);
+    let mail = json!({ "from": "a@x.example", "to": "b@y.example", "subject": "s", "text": text });
+    let batch = Value::Array(vec![mail; 1000]).to_string();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let agent = ureq::Agent::config_builder().http_status_as_error(false);
+                let request = agent.build().new_agent();
+                let request = request.post(format!("{}/emails/batch", server.http()));
+                let key = server.key().unwrap();
+                let request = request.header("Authorization", format!("Bearer {key}"));
+                request.send(&*batch).unwrap();
+            });
+        }
+    });
+    wait_until("mail is taken", || readiness(&server).0 == 200);
+    let metrics = get(&server, "/metrics").1;
+    let memory = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("mailrail_process_memory_bytes "));
+    let memory: f64 = memory.unwrap().parse().unwrap();
+    assert!(memory < f64::from(96 << 20), "{memory}");
+}
