@@ -1,6 +1,7 @@
 //! How the binary ends: the one place that knows exit codes (BSD's sysexits).
 
 use std::fmt::Display;
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Shown below `--help`.
@@ -75,7 +76,8 @@ impl<T, E: Into<anyhow::Error>> OrExit<T> for Result<T, E> {
 /// Ends the program after a command.
 pub(crate) fn finish(outcome: Outcome) -> ExitCode {
     let exit = outcome.unwrap_or_else(|stop| {
-        eprintln!("mailrail: {:#}", stop.error);
+        // Where nothing can be written any more, the code says it still.
+        let _ = writeln!(std::io::stderr(), "mailrail: {:#}", stop.error);
         stop.exit
     });
     ExitCode::from(exit as u8)
