@@ -17,7 +17,7 @@ use clap::{Parser, Subcommand};
 
 use exit::Outcome;
 
-/// Gives back what a burst took, which decides whether mail is taken again; and it is quicker.
+/// Gives back what a burst took: whether mail is taken again is decided by what the process has.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
