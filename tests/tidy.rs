@@ -648,3 +648,12 @@ fn every_dependency_has_a_licence_that_deny_toml_allows() {
         );
     }
 }
+
+#[test]
+fn the_image_is_built_with_all_that_the_build_reads() {
+    let context =
+        std::fs::read_to_string(root().join("packaging/Dockerfile.dockerignore")).unwrap();
+    for needed in ["!.cargo", "!Cargo.*", "!crates", "!src"] {
+        assert!(context.lines().any(|line| line == needed), "{needed}");
+    }
+}
