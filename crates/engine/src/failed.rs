@@ -179,7 +179,7 @@ impl Core {
                 self.forget_failed(slot, &message, Status::Expired);
             }
         }
-        if let Err(error) = self.failed.compact(now) {
+        if let Err(error) = self.failed.compact() {
             tracing::error!(%error, "what is kept of failed mail could not be compacted");
         }
     }

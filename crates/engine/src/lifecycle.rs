@@ -117,7 +117,7 @@ async fn tidy(core: Weak<Core>) {
         core.spool.history_durable(core.history.durable());
         let now = core.clock.now();
         let compacting = Arc::clone(&core);
-        let compacted = core.work(move || compacting.spool.compact(now)).await;
+        let compacted = core.work(move || compacting.spool.compact()).await;
         if let Ok(Err(error)) = compacted {
             tracing::error!(%error, "the journal could not be compacted");
         }

@@ -17,8 +17,8 @@ use journal::{CommitError, Position};
 
 use super::slots::Mark;
 use super::{ReadError, Slot, Spool, digest};
+use crate::Status;
 use crate::codec::{self, Kind, Outline, Standing};
-use crate::{Status, Time};
 
 /// What is under way between calls.
 #[derive(Debug, Default)]
@@ -73,7 +73,7 @@ impl Spool {
     ///
     /// # Errors
     /// [`CompactError`].
-    pub fn compact(&self, _now: Time) -> Result<Compacted, CompactError> {
+    pub fn compact(&self) -> Result<Compacted, CompactError> {
         let mut compacted = Compacted::default();
         let inner = &self.inner;
         if !inner.is_recovered.load(Acquire) {

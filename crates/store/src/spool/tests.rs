@@ -1,4 +1,6 @@
 //! The spool beside a model of it, through restarts and power cuts.
+//!
+//! Over 500 lines: the model and the many ends it is driven to share one harness.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -454,7 +456,7 @@ impl Pair {
     /// In the manual mode nobody else writes while compaction waits.
     fn compact(&self) {
         std::thread::scope(|scope| {
-            let compacting = scope.spawn(|| self.spool.compact(NOW));
+            let compacting = scope.spawn(|| self.spool.compact());
             while !compacting.is_finished() {
                 self.turn();
                 std::thread::yield_now();
@@ -544,7 +546,7 @@ fn the_journal_stays_in_proportion_and_a_long_deferred_message_is_copied_forward
         let (slot, _) = spool.append(message.clone()).unwrap();
         let delivered = event(&message, 0, Status::Delivered, 1);
         spool.record(slot, &delivered).unwrap();
-        spool.compact(NOW).unwrap();
+        spool.compact().unwrap();
         most_segments = most_segments.max(spool.stats().segments);
     }
     let stats = spool.stats();
@@ -615,7 +617,7 @@ fn copy_all_forward(spool: &Spool) {
         spool
             .record(slot, &event(&passing, 0, Status::Delivered, 1))
             .unwrap();
-        spool.compact(NOW).unwrap();
+        spool.compact().unwrap();
     }
 }
 
@@ -634,12 +636,12 @@ fn a_crash_anywhere_in_compaction_leaves_one_message() {
             spool.record(slot, &delivered).unwrap();
         }
         files.fail(files.calls() + call, Fault::PowerCut);
-        let is_done = spool.compact(NOW).is_ok();
+        let is_done = spool.compact().is_ok();
         copied += spool.stats().moved_messages;
         files.restart(Cut::Any(call));
         let (spool, recovered) = open(&files, Mode::Inline);
         assert_eq!(recovered.len(), 1, "power cut at call {call}");
-        spool.compact(NOW).unwrap();
+        spool.compact().unwrap();
         assert_ne!(spool.journal().segments()[0].number, 1);
         assert_eq!(spool.read(recovered[0].slot).unwrap(), old);
         if is_done {
@@ -718,7 +720,7 @@ fn who_was_told_of_is_known_after_a_restart_and_a_copy_forward() {
         spool
             .record(slot, &event(&filler, 0, Status::Delivered, 1))
             .unwrap();
-        spool.compact(NOW).unwrap();
+        spool.compact().unwrap();
     }
     assert_eq!(told(&spool), [true, false, true]);
     drop(spool);
@@ -741,7 +743,7 @@ fn nothing_goes_before_its_copies_are_durable() {
     }
     turn();
     std::thread::scope(|scope| {
-        let compacting = scope.spawn(|| spool.compact(NOW));
+        let compacting = scope.spawn(|| spool.compact());
         while spool.stats().moved_messages == 0 {
             std::thread::yield_now();
         }
@@ -819,13 +821,13 @@ fn the_journal_keeps_what_history_has_not_made_durable() {
         let delivered = event(&message, 0, Status::Delivered, 1);
         spool.record(slot, &delivered).unwrap();
     }
-    spool.compact(NOW).unwrap();
+    spool.compact().unwrap();
     assert_eq!(spool.journal().segments()[0].number, 1);
     let end = spool.follow().unwrap();
-    spool.compact(NOW).unwrap();
+    spool.compact().unwrap();
     assert_eq!(spool.journal().segments()[0].number, 1);
     spool.history_durable(Some(end));
-    spool.compact(NOW).unwrap();
+    spool.compact().unwrap();
     assert_eq!(spool.journal().segments()[0].number, end.segment());
 }
 
@@ -978,7 +980,7 @@ fn damage_in_a_sealed_segment_is_reported_and_the_others_are_there() {
         let slot = spool.find(*id).unwrap();
         spool.forget(slot);
     }
-    spool.compact(NOW).unwrap();
+    spool.compact().unwrap();
     assert_eq!(spool.journal().segments()[0].number, at.segment());
 }
 
@@ -1069,14 +1071,14 @@ fn a_full_disk_takes_mail_again_once_what_it_holds_is_settled() {
     let before = spool.stats();
     assert!(before.messages > 50 && spool.journal().stats().is_full);
     // Nothing can go while mail waits, and nothing is lost.
-    spool.compact(NOW).unwrap();
+    spool.compact().unwrap();
     assert_eq!(spool.stats(), before);
     let settled = waiting.len() / 2;
     for (slot, message) in waiting.drain(..settled) {
         let delivered = event(&message, 0, Status::Delivered, 1);
         spool.record(slot, &delivered).unwrap();
     }
-    assert!(spool.compact(NOW).unwrap().removed_segments > 2);
+    assert!(spool.compact().unwrap().removed_segments > 2);
     let message = message(spool.next_id(NOW), 1, 1500);
     let (slot, commit) = spool.append(message.clone()).unwrap();
     commit.wait().unwrap();
@@ -1119,7 +1121,7 @@ fn threads_that_settle_defer_copy_and_follow_at_once_agree_with_the_journal() {
         while running.load(Relaxed) > 0 {
             let end = spool.follow();
             spool.history_durable(end);
-            spool.compact(NOW).unwrap();
+            spool.compact().unwrap();
         }
         for worker in workers {
             expected.extend(worker.join().unwrap());
