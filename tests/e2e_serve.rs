@@ -1,4 +1,6 @@
 //! `mailrail serve` as a program, and the commands that ask it and tell it things.
+//!
+//! Over 500 lines: each promise is a few lines before the same program.
 
 mod support;
 

@@ -1,4 +1,6 @@
 //! What a file may say, and what is said of its mistakes.
+//!
+//! Over 500 lines, most of them files and what is said of them.
 
 use super::*;
 

@@ -3,6 +3,8 @@
 //! The task owns the session and the stream, so a caller who goes away cannot leave them in the
 //! middle of anything. It reads whenever it may write, so a peer that stops reading cannot
 //! deadlock it, and an idle connection that dies is noticed at once, without a NOOP.
+//!
+//! Over 500 lines: all that happens between a take and a settlement touches the same few counts.
 
 use std::collections::VecDeque;
 use std::future::Future;

@@ -1,6 +1,8 @@
 //! From a grant to its end: read, resolve, deliver, dispose, record.
 //!
 //! Whatever happens to the task of an attempt, its job comes back to the schedule: [`Grant`] sees to it.
+//!
+//! Over 500 lines: a grant's way is one story, told in its order.
 
 use std::future::Future;
 use std::pin::Pin;

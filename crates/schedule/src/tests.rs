@@ -1,4 +1,6 @@
 //! Behaviour of the whole schedule, under virtual time.
+//!
+//! Over 500 lines: each promise is a short story in the same world.
 
 use std::time::Duration;
 

@@ -1,4 +1,6 @@
 //! History as a whole, on files in memory that fail and forget.
+//!
+//! Over 500 lines: each promise is a few lines over the same files.
 
 mod crash;
 mod damage;
