@@ -15,7 +15,7 @@ use flow::rng::Rng;
 use rustix::process::Signal;
 use sink::{Action, Rule, Sink, Stage};
 use smtp::{Address, Content, Envelope};
-use support::serving::Home;
+use support::serving::{Home, agent};
 use support::{recipients, setting, start, wait_until};
 
 /// Connections of the server to the sink, and round trips that a message takes there.
@@ -306,8 +306,20 @@ fn a_full_disk_refuses_for_now_loses_nothing_and_mends_itself() {
     });
     let code = refused.first_failure().and_then(client::Failure::code);
     assert_eq!(code.map(smtp::ReplyCode::get), Some(452), "{refused:?}");
+    let ready = || {
+        let asked = agent().get(format!("{}/readyz", server.http())).call();
+        let mut answer = asked.unwrap();
+        let text = answer.body_mut().read_to_string().unwrap();
+        (answer.status().as_u16(), text)
+    };
+    let (status, why) = ready();
+    assert!(
+        status == 503 && why.contains("next segment takes 64 MiB"),
+        "{status} {why}"
+    );
 
     disk.free();
+    wait_until("it says that mail is taken", || ready().0 == 200);
     wait_until("mail is taken again", || {
         let more = ledger.count() + 1;
         runtime.block_on(submit(pool.clone(), Arc::clone(&ledger), more));

@@ -207,7 +207,7 @@ fn share(used: u64, limit: Option<u64>) -> f64 {
     limit.map_or(0.0, |limit| used as f64 / limit.max(1) as f64)
 }
 
-fn mib(bytes: u64) -> String {
+pub(crate) fn mib(bytes: u64) -> String {
     format!("{} MiB", bytes >> 20)
 }
 

@@ -1,5 +1,6 @@
 //! How the engine is, in numbers.
 
+use crate::accept::AcceptError;
 use crate::core::Core;
 use crate::pressure;
 use crate::views::{Health, Stats};
@@ -11,9 +12,6 @@ impl Core {
             let state = self.gate.state();
             (state.sample, state.pressure.factor())
         };
-        let failure = self.failure().map(|why| format!(" ({why})"));
-        let refusing = self.gate.check().err();
-        let refusing = refusing.map(|error| format!("{error}{}", failure.unwrap_or_default()));
         let mut pressures = pressure::words(&sample);
         let history = self.history.stats();
         let (journal_damaged, history_damaged) = (self.unreadable(), history.damage.len() as u64);
@@ -37,7 +35,7 @@ impl Core {
             pressures.extend(failure.map(|why| format!("{means} until a restart: {why}")));
         }
         Health {
-            refusing,
+            refusing: self.refusing(),
             window_factor,
             pressures,
             journal_damaged,
@@ -50,6 +48,29 @@ impl Core {
             recovering: self.spool.stats().is_recovering,
             draining: self.gate.is_draining(),
         }
+    }
+
+    /// What a message would be answered that comes now, and why, if it would not be taken.
+    fn refusing(&self) -> Option<String> {
+        // It also sees that the journal has failed, and tells the gate.
+        let failure = self.failure();
+        let is_full = self.spool.journal().stats().is_full;
+        let (error, why) = match self.gate.check() {
+            Err(error) => (error, failure.map(str::to_owned)),
+            Ok(()) if is_full => (AcceptError::Full, Some(self.no_room())),
+            Ok(()) => return None,
+        };
+        let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
+        Some(format!("{error}{why}"))
+    }
+
+    /// Why the journal takes no mail though the disk may have what is asked for.
+    fn no_room(&self) -> String {
+        let journal = self.spool.journal();
+        let needed = pressure::mib(journal.segment_bytes_max());
+        let free = journal.free_bytes().map(pressure::mib);
+        let free = free.unwrap_or_else(|error| error.to_string());
+        format!("the journal's next segment takes {needed}; free on the disk: {free}")
     }
 
     pub(crate) fn stats(&self) -> Stats {

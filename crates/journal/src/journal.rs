@@ -244,6 +244,12 @@ impl Journal {
         self.shared().failure.get().map(String::as_str)
     }
 
+    /// Octets of a segment: what the disk must have free for the journal to go on.
+    #[must_use]
+    pub fn segment_bytes_max(&self) -> u64 {
+        self.shared().options.segment_bytes_max
+    }
+
     /// Room left on the disk.
     ///
     /// # Errors

@@ -118,6 +118,17 @@ fn nothing_begins_once_the_disk_has_failed() {
 }
 
 #[test]
+fn who_has_no_room_for_another_segment_does_not_call_itself_ready() {
+    let mut plan = Plan::fair(200);
+    for (number, planned) in plan.messages.iter_mut().enumerate() {
+        planned.at = Duration::from_millis(100 * number as u64);
+    }
+    let full = Blow::DiskFull(0, Duration::from_secs(30));
+    plan.blows.push((Duration::from_secs(1), full));
+    holds(plan);
+}
+
+#[test]
 fn who_is_on_the_way_when_it_is_to_stop_gets_there() {
     let mut plan = Plan::fair(30);
     for planned in &mut plan.messages {

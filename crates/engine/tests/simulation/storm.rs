@@ -508,6 +508,10 @@ impl Storm {
             options,
         };
         let accepted = engine.accept(submission).await;
+        if accepted == Err(AcceptError::Full) && engine.health().refusing.is_none() {
+            self.trace
+                .wrong("a message finds no room, and the engine calls itself ready".to_owned());
+        }
         drop(claim);
         accepted
             .map(|accepted| accepted.id)
