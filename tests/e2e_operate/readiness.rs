@@ -4,12 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use journal::{DirFiles, Journal};
+use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 use serde_json::{Value, json};
 use smtp::{Address, Content, Envelope};
 use store::{Head, Message, Priority, Spool, SpoolOptions, Time};
 
 use crate::get;
-use crate::support::serving::{Home, Serving, route_to};
+use crate::support::serving::{Dialogue, Home, Serving, route_to};
 use crate::support::{start, wait_until};
 
 fn readiness(server: &Serving<'_>) -> (u16, Value) {
@@ -106,6 +107,29 @@ fn who_takes_no_mail_is_not_ready_and_says_why() {
     let message = said["message"].as_str().unwrap();
     assert!(message.contains("too busy (disk)"), "{said}");
     assert_eq!(get(&server, "/healthz").0, 200);
+}
+
+#[test]
+fn who_has_no_descriptor_for_a_connection_says_so_and_takes_it_later() {
+    let home = Home::new("");
+    let server = home.serve();
+    let set = |limit| prlimit(Some(server.pid()), Resource::Nofile, limit).unwrap();
+    let before = set(Rlimit {
+        current: Some(0),
+        ..getrlimit(Resource::Nofile)
+    });
+    std::thread::scope(|scope| {
+        let smtp = scope.spawn(|| Dialogue::open(server.smtp_address()));
+        let http = scope.spawn(|| get(&server, "/healthz").0);
+        wait_until("both say so", || {
+            let log = home.log();
+            let edges = [r#""edge":"smtp""#, r#""edge":"http""#];
+            log.contains("no connection can be taken") && edges.iter().all(|it| log.contains(it))
+        });
+        set(before);
+        assert_eq!(http.join().unwrap(), 200);
+        assert!(smtp.join().unwrap().say("NOOP").starts_with("250"));
+    });
 }
 
 #[test]

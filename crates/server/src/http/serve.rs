@@ -16,11 +16,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Api;
 use super::routes::router;
+use crate::accepting::Failures;
 
 /// Header fields of one request.
 const HEADERS_MAX: usize = 64;
-/// How long to wait after the system had no room for another connection.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Listens on an address; port 0 takes a free one. Needs a tokio runtime.
 ///
@@ -42,13 +41,17 @@ pub async fn serve(
     let room = Arc::new(Semaphore::new(api.0.config.connections_max));
     let builder = builder(&api);
     let graceful = GracefulShutdown::new();
+    let mut failures = Failures::default();
     let mut stop = std::pin::pin!(stop);
     loop {
         let (stream, permit) = tokio::select! {
             () = &mut stop => break,
             taken = take(&listener, &room, api.0.config.write_timeout) => match taken {
-                Some(taken) => taken,
-                None => continue,
+                Ok(taken) => taken,
+                Err(error) => {
+                    failures.pause("http", &error).await;
+                    continue;
+                }
             },
         };
         let connection = builder.serve_connection(TokioIo::new(stream), service.clone());
@@ -76,22 +79,15 @@ async fn take(
     listener: &TcpListener,
     room: &Arc<Semaphore>,
     write_timeout: Duration,
-) -> Option<(TcpStream, OwnedSemaphorePermit)> {
-    let permit = Arc::clone(room).acquire_owned().await.ok()?;
-    match listener.accept().await {
-        Ok((stream, _)) => {
-            let _ = stream.set_nodelay(true);
-            // Also ends connections whose client reads nothing: zero windows are probed, and the
-            // probes' age counts.
-            let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(write_timeout));
-            Some((stream, permit))
-        }
-        Err(error) => {
-            tracing::warn!(%error, "no connection can be taken");
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-            None
-        }
-    }
+) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let permit = Arc::clone(room).acquire_owned().await;
+    let permit = permit.expect("nobody closes it");
+    let (stream, _) = listener.accept().await?;
+    let _ = stream.set_nodelay(true);
+    // Also ends connections whose client reads nothing: zero windows are probed, and the
+    // probes' age counts.
+    let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(write_timeout));
+    Ok((stream, permit))
 }
 
 fn builder(api: &Api) -> http1::Builder {

@@ -26,12 +26,11 @@ use super::roster::{Phase, Roster, TICK};
 use super::session::{Session, shutting_down};
 use super::stream::Stream;
 use super::tls::Identity;
+use crate::accepting::Failures;
 use crate::auth::Access;
 
 /// Connections that wait to be accepted: thousands may come at once.
 const BACKLOG: i32 = 4096;
-/// Pause where the system has no descriptor left: connections that end will free some.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Ticks between two looks for accounts to forget.
 const FORGET_TICKS: u64 = 120;
 /// Time for the last 421 when the grace has run out.
@@ -263,7 +262,7 @@ async fn accept<A: Acceptor>(
     shared: Arc<Shared<A>>,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let mut connections = JoinSet::new();
+    let (mut connections, mut failures) = (JoinSet::new(), Failures::default());
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -272,7 +271,7 @@ async fn accept<A: Acceptor>(
                         connections.spawn(connection.serve(implicit_tls));
                     }
                 }
-                Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+                Err(error) => failures.pause("smtp", &error).await,
             },
             Some(ended) = connections.join_next() => {
                 if let Err(error) = ended && error.is_panic() {
