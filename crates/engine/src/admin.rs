@@ -207,6 +207,12 @@ impl Core {
         Ok(())
     }
 
+    /// Whether an operator has stopped this tenant's mail.
+    pub(crate) fn is_tenant_suspended(&self, name: &str) -> bool {
+        let key = format!("tenant\0{name}");
+        self.table.get(SUSPENDED, key.as_bytes()).is_some()
+    }
+
     /// Takes over what was suspended before this start.
     pub(crate) fn restore_suspensions(self: &Arc<Self>) {
         for (key, _, _) in self.table.entries(SUSPENDED) {

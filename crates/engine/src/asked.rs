@@ -30,6 +30,24 @@ impl Engine {
         self.core.history.minutes(from, to)
     }
 
+    /// Whether anything is known of a tenant: the configuration names it, mail of it has come, something
+    /// was said of it, or history has something of it. May wait for the disk.
+    #[must_use]
+    pub fn knows_tenant(&self, name: &str) -> bool {
+        self.core.knows_tenant(name) || self.has_history(name)
+    }
+
+    fn has_history(&self, tenant: &str) -> bool {
+        let query = Query {
+            tenant: Some(tenant.into()),
+            limit: 1,
+            ..Query::default()
+        };
+        // Where it cannot be read, nobody is told that there is no such tenant.
+        let page = self.core.history.query(&query);
+        page.map_or(true, |page| !page.events.is_empty())
+    }
+
     /// Takes up recipients that bounced or expired at `since` or later, each at most `times_max`
     /// times over its life. Says how many recipients.
     ///

@@ -197,6 +197,15 @@ impl Core {
         }
     }
 
+    /// Whether the configuration or the state has anything of this tenant, or mail of it was handed in
+    /// since the start or waited then.
+    pub(crate) fn knows_tenant(&self, name: &str) -> bool {
+        self.policy.load().tenants.contains_key(name)
+            || self.tenants().ids.contains_key(name)
+            || self.is_tenant_suspended(name)
+            || !self.suppressions.list(name).is_empty()
+    }
+
     fn tenant_id(&self, tenants: &mut Tenants, name: &str) -> TenantId {
         if let Some(id) = tenants.ids.get(name) {
             return *id;

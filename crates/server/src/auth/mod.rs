@@ -139,6 +139,18 @@ impl Access {
         keys
     }
 
+    /// Whether anybody could come in as this tenant.
+    #[must_use]
+    pub fn knows_tenant(&self, name: &str) -> bool {
+        let rules = self.0.rules.load();
+        let of_users = rules.users.iter().map(|user| &user.tenant);
+        let of_networks = rules.networks.iter().map(|(_, tenant)| tenant);
+        let mut of_rules = of_users.chain(of_networks).chain(&rules.loopback);
+        let keys = self.0.keys.load();
+        let mut of_keys = keys.values().map(|key| &key.tenant);
+        of_rules.any(|it| **it == *name) || of_keys.any(|it| **it == *name)
+    }
+
     fn change_keys<T>(&self, change: impl FnOnce(&mut HashMap<KeyId, Arc<StoredKey>>) -> T) -> T {
         let _writing = self
             .0

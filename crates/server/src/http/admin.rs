@@ -14,7 +14,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
 use super::body::{self, Body, Named, Params};
-use super::caller::{MayOperate, MayRead, MaySend, tenant_named, tenant_of};
+use super::caller::{MayOperate, MayRead, MaySend, tenant_asked};
 use super::events::{ago, tag};
 use super::problem::{ErrorBody, Kind, Problem};
 use super::views::moment_option;
@@ -100,7 +100,7 @@ pub(crate) async fn queue(
         }
     };
     let filter = Filter {
-        tenant: tenant_of(&who).or(params.tenant.map(Arc::from)),
+        tenant: tenant_asked(&api, &who, params.tenant.as_deref()).await?,
         site: params.site.map(Arc::from),
         ..Filter::default()
     };
@@ -136,8 +136,8 @@ pub(crate) struct Selection {
 
 impl Selection {
     /// # Errors
-    /// A condition that cannot be read, another's tenant, or no condition where `all` is not said.
-    fn filter(self, who: &Principal) -> Result<Filter, Problem> {
+    /// A condition that cannot be read, another's tenant or one that nobody knows, or no condition where `all` is not said.
+    async fn filter(self, api: &Api, who: &Principal) -> Result<Filter, Problem> {
         let has_condition = [
             &self.tenant,
             &self.site,
@@ -152,13 +152,9 @@ impl Selection {
             let message = "Give a condition, or `\"all\": true` to mean everything.";
             return Err(Problem::new(Kind::MissingField, message));
         }
-        let tenant = match &self.tenant {
-            Some(named) => Some(tenant_named(who, Some(named))?),
-            None => tenant_of(who),
-        };
         let id = self.email_id.as_deref().map(str::parse).transpose();
         Ok(Filter {
-            tenant,
+            tenant: tenant_asked(api, who, self.tenant.as_deref()).await?,
             site: self.site.map(Arc::from),
             message: id.map_err(|error| Problem::invalid("email_id", error))?,
             domain: self.domain.map(|it| it.to_ascii_lowercase().into()),
@@ -194,7 +190,7 @@ pub(crate) async fn suspend(
     MayOperate(who): MayOperate,
     body: Body,
 ) -> Result<Json<Done>, Problem> {
-    let filter = site_or_tenant(body::json(&body.bytes)?, &who)?;
+    let filter = site_or_tenant(body::json(&body.bytes)?, &api, &who).await?;
     api.0.engine.suspend(&filter).await?;
     Ok(Json(Done { done: true }))
 }
@@ -211,13 +207,17 @@ pub(crate) async fn resume(
     MayOperate(who): MayOperate,
     body: Body,
 ) -> Result<Json<Done>, Problem> {
-    let filter = site_or_tenant(body::json(&body.bytes)?, &who)?;
+    let filter = site_or_tenant(body::json(&body.bytes)?, &api, &who).await?;
     api.0.engine.resume(&filter).await?;
     Ok(Json(Done { done: true }))
 }
 
 /// Suspensions are of sites and tenants alone.
-fn site_or_tenant(selection: Selection, who: &Principal) -> Result<Filter, Problem> {
+async fn site_or_tenant(
+    selection: Selection,
+    api: &Api,
+    who: &Principal,
+) -> Result<Filter, Problem> {
     let others = [
         ("email_id", &selection.email_id),
         ("domain", &selection.domain),
@@ -230,7 +230,7 @@ fn site_or_tenant(selection: Selection, who: &Principal) -> Result<Filter, Probl
             "only a site or a tenant is suspended",
         ));
     }
-    selection.filter(who)
+    selection.filter(api, who).await
 }
 
 /// Makes what waits due now, held recipients too.
@@ -245,7 +245,9 @@ pub(crate) async fn retry(
     MaySend(who): MaySend,
     body: Body,
 ) -> Result<Json<Affected>, Problem> {
-    let filter = body::json::<Selection>(&body.bytes)?.filter(&who)?;
+    let filter = body::json::<Selection>(&body.bytes)?
+        .filter(&api, &who)
+        .await?;
     let recipients = api.0.engine.retry(&filter).await?;
     Ok(Json(Affected { recipients }))
 }
@@ -282,7 +284,7 @@ pub(crate) async fn retry_failed(
         all: true,
         ..Selection::default()
     };
-    let filter = failed.selection.unwrap_or(all).filter(&who)?;
+    let filter = failed.selection.unwrap_or(all).filter(&api, &who).await?;
     let times_max = failed.times_max.unwrap_or(RETRIED_MAX);
     let recipients = api.0.engine.retry_failed(&filter, since, times_max).await?;
     Ok(Json(Affected { recipients }))
@@ -300,7 +302,9 @@ pub(crate) async fn cancel(
     MaySend(who): MaySend,
     body: Body,
 ) -> Result<Json<Affected>, Problem> {
-    let filter = body::json::<Selection>(&body.bytes)?.filter(&who)?;
+    let filter = body::json::<Selection>(&body.bytes)?
+        .filter(&api, &who)
+        .await?;
     let recipients = api.0.engine.cancel(&filter).await?;
     Ok(Json(Affected { recipients }))
 }

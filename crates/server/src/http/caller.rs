@@ -89,16 +89,42 @@ pub(crate) fn tenant_of(who: &Principal) -> Option<Arc<str>> {
 /// The tenant meant: the caller's own, or for an operator the one that is named.
 ///
 /// # Errors
-/// Another tenant than one's own.
-pub(crate) fn tenant_named(who: &Principal, named: Option<&str>) -> Result<Arc<str>, Problem> {
+/// Another tenant than one's own, whether there is such a one or not; for an operator, one that
+/// nobody knows.
+pub(crate) async fn tenant_named(
+    api: &Api,
+    who: &Principal,
+    named: Option<&str>,
+) -> Result<Arc<str>, Problem> {
+    let name = match named {
+        Some(name) if *name != *who.tenant => name,
+        _ => return Ok(Arc::clone(&who.tenant)),
+    };
+    if !who.scopes.contains(Scopes::ADMIN) {
+        let message = "This API key sees its own tenant only.";
+        return Err(Problem::new(Kind::RestrictedApiKey, message).at("tenant"));
+    }
+    let name: Arc<str> = name.into();
+    let asked = Arc::clone(&name);
+    let is_known = api.0.access.knows_tenant(&name)
+        || api
+            .apart(move |api| Ok(api.0.engine.knows_tenant(&asked)))
+            .await?;
+    let unknown = "neither the configuration, nor a key, nor history has such a tenant";
+    is_known
+        .then_some(name)
+        .ok_or_else(|| Problem::invalid("tenant", unknown))
+}
+
+/// The tenant whose mail is asked for: the one that is named, as [`tenant_named`] has it; else one's
+/// own, and for an operator all (`None`).
+pub(crate) async fn tenant_asked(
+    api: &Api,
+    who: &Principal,
+    named: Option<&str>,
+) -> Result<Option<Arc<str>>, Problem> {
     match named {
-        None => Ok(Arc::clone(&who.tenant)),
-        Some(name) if *name == *who.tenant => Ok(Arc::clone(&who.tenant)),
-        Some(name) if who.scopes.contains(Scopes::ADMIN) => Ok(name.into()),
-        Some(_) => Err(Problem::new(
-            Kind::RestrictedApiKey,
-            "This API key sees its own tenant only.",
-        )
-        .at("tenant")),
+        None => Ok(tenant_of(who)),
+        named => tenant_named(api, who, named).await.map(Some),
     }
 }

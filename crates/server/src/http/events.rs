@@ -21,7 +21,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
 use super::body::Params;
-use super::caller::{MayRead, tenant_of};
+use super::caller::{MayRead, tenant_asked};
 use super::problem::{ErrorBody, Kind, Problem};
 use super::views::EventView;
 use crate::auth::Principal;
@@ -62,7 +62,7 @@ pub(crate) struct EventParams {
     email_id: Option<String>,
     /// To this address.
     recipient: Option<String>,
-    /// Of this tenant; operators only.
+    /// Of this tenant; one's own unless an operator says otherwise.
     tenant: Option<String>,
     /// With this label, as `name:value`.
     tag: Option<String>,
@@ -84,19 +84,18 @@ pub(crate) struct EventParams {
 }
 
 impl EventParams {
-    fn query(&self, who: &Principal, now: Timestamp) -> Result<Query, Problem> {
+    async fn query(&self, api: &Api, who: &Principal) -> Result<Query, Problem> {
+        let now = api.now();
         let moment = |field: &'static str, text: &Option<String>| {
             text.as_deref()
                 .map(|text| ago(field, text, now))
                 .transpose()
         };
+        let tenant = tenant_asked(api, who, self.tenant.as_deref()).await?;
         Ok(Query {
             message: parsed("email_id", &self.email_id)?,
             recipient: self.recipient.as_deref().map(Box::from),
-            tenant: match tenant_of(who) {
-                Some(own) => Some(Box::from(&*own)),
-                None => self.tenant.as_deref().map(Box::from),
-            },
+            tenant: tenant.as_deref().map(Box::from),
             tag: self.tag.as_deref().map(tag).transpose()?,
             site: self.site.as_deref().map(Box::from),
             status: self.status.as_deref().map(status).transpose()?,
@@ -193,7 +192,7 @@ pub(crate) async fn list(
     MayRead(who): MayRead,
     Params(params): Params<EventParams>,
 ) -> Result<Json<EventList>, Problem> {
-    let query = params.query(&who, api.now())?;
+    let query = params.query(&api, &who).await?;
     ask(&api, query).await.map(|page| Json(page.into()))
 }
 
@@ -230,7 +229,7 @@ pub(crate) async fn stream(
     }
     let query = Query {
         limit: STREAM_PAGE,
-        ..params.query(&who, now)?
+        ..params.query(&api, &who).await?
     };
     let heartbeat = api.0.config.heartbeat;
     let reader = Reader::new(api, query);

@@ -105,7 +105,7 @@ pub(crate) async fn list(
     MayRead(who): MayRead,
     Params(params): Params<ListParams>,
 ) -> Result<Json<SuppressionList>, Problem> {
-    let tenant = tenant_named(&who, params.tenant.as_deref())?;
+    let tenant = tenant_named(&api, &who, params.tenant.as_deref()).await?;
     let all = api
         .apart(move |api| Ok(api.0.engine.suppressions(&tenant)))
         .await?;
@@ -139,7 +139,7 @@ pub(crate) async fn create(
     body: Body,
 ) -> Result<Json<Suppressed>, Problem> {
     let wanted: Suppress = body::json(&body.bytes)?;
-    let tenant = tenant_named(&who, wanted.tenant.as_deref())?;
+    let tenant = tenant_named(&api, &who, wanted.tenant.as_deref()).await?;
     let mut texts = wanted.emails.unwrap_or_default();
     texts.extend(wanted.email);
     if texts.is_empty() {
@@ -174,7 +174,7 @@ pub(crate) async fn remove(
     Params(params): Params<TenantParams>,
     Named(email): Named,
 ) -> Result<Json<Removed>, Problem> {
-    let tenant = tenant_named(&who, params.tenant.as_deref())?;
+    let tenant = tenant_named(&api, &who, params.tenant.as_deref()).await?;
     let address = address(&email)?;
     match api.0.engine.unsuppress(&tenant, &address).await? {
         true => Ok(Json(Removed { deleted: true })),

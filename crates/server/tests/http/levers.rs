@@ -6,7 +6,7 @@ use server::http::Config;
 use store::Status;
 
 use crate::mail::email;
-use crate::server::Server;
+use crate::server::{Answer, Server};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_suspended_site_keeps_its_mail_until_it_is_let_go() {
@@ -235,5 +235,87 @@ async fn the_engine_says_how_it_is_and_counts_what_it_did() {
         .await;
     assert_eq!(refused.status, 503);
     assert!(refused.head.contains("retry-after: "), "{refused:?}");
+    server.stop().await;
+}
+
+/// All that takes the name of a tenant.
+async fn ask_of_tenant(server: &Server, key: &str, tenant: &str) -> Vec<(String, Answer)> {
+    let of = json!({"tenant": tenant});
+    let mut suppress = of.clone();
+    suppress["email"] = json!("ann@example.net");
+    let mut answers = Vec::new();
+    for (head, body) in [
+        ("GET /queue?tenant=", None),
+        ("GET /events?tenant=", None),
+        ("GET /events/stream?tenant=", None),
+        ("GET /suppressions?tenant=", None),
+        ("DELETE /suppressions/bob%40example.net?tenant=", None),
+        ("POST /suppressions", Some(&suppress)),
+        ("POST /queue/retry", Some(&of)),
+        ("POST /queue/cancel", Some(&of)),
+        ("POST /retry", Some(&json!({"since": "1h", "where": of}))),
+    ] {
+        let (head, body) = match body {
+            Some(body) => (head.to_owned(), body.to_string()),
+            None => (format!("{head}{tenant}"), String::new()),
+        };
+        let asked = format!("{head}\nAuthorization: Bearer {key}");
+        answers.push((head, server.ask(&asked, &body).await));
+    }
+    answers
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_that_nobody_knows_is_a_mistake_and_no_empty_answer() {
+    let server = Server::start(Config::default()).await;
+    let operator = server.key("ops", Scopes::ADMIN);
+    for (head, answer) in ask_of_tenant(&server, &operator, "shop").await {
+        let said = answer.json();
+        assert_eq!(
+            (answer.status, &said["field"]),
+            (422, &json!("tenant")),
+            "{head}: {said}"
+        );
+    }
+    for lever in ["suspend", "resume"] {
+        let path = format!("/queue/{lever}");
+        let answer = server.post(&path, &operator, r#"{"tenant": "shop"}"#).await;
+        assert_eq!(answer.status, 422, "{lever}: {answer:?}");
+    }
+    // Whoever has a key is known, though there is no mail yet; whoever had mail still is, without one.
+    let key = server.key("shop", Scopes::SEND.and(Scopes::READ));
+    let nothing = server.get("/events?tenant=shop", &operator).await.json();
+    assert_eq!(nothing["data"], json!([]), "{nothing}");
+    let id = server.send(&key, &email("ann@example.net")).await;
+    server.delivered(&key, &id).await;
+    for key in server.access.keys() {
+        server.access.remove_key(key.id);
+    }
+    let server = server.restarted().await;
+    let operator = server.key("ops", Scopes::ADMIN);
+    let events = server.get("/events?tenant=shop", &operator).await.json();
+    assert_eq!(events["data"].as_array().map(Vec::len), Some(2), "{events}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_see_another_tenant_does_not_learn_whether_there_is_one() {
+    let server = Server::start(Config::default()).await;
+    let shop = server.key("shop", Scopes::SEND.and(Scopes::READ));
+    let _lab = server.key("lab", Scopes::READ);
+    let there = ask_of_tenant(&server, &shop, "lab").await;
+    let not_there = ask_of_tenant(&server, &shop, "nobody").await;
+    for ((head, there), (_, not_there)) in there.iter().zip(&not_there) {
+        assert_eq!(
+            (there.status, &there.json()["field"]),
+            (401, &json!("tenant")),
+            "{head}"
+        );
+        assert_eq!(
+            (there.status, &there.body),
+            (not_there.status, &not_there.body),
+            "{head}"
+        );
+    }
     server.stop().await;
 }
