@@ -50,6 +50,8 @@ enum Command {
     Sites(cmd::sites::Args),
     /// Show what happened to each recipient, or follow it as it happens.
     Events(Box<cmd::events::Args>),
+    /// Show how much happened when, by minute or a longer step.
+    Statistics(cmd::statistics::Args),
     /// Send now what waits, or take up again what failed.
     Retry(cmd::levers::RetryArgs),
     /// Take back what is not on its way yet.
@@ -94,6 +96,7 @@ fn run(command: Command) -> Outcome {
         Command::Queue(args) => cmd::queue::run(&args),
         Command::Sites(args) => cmd::sites::run(&args),
         Command::Events(args) => cmd::events::run(&args),
+        Command::Statistics(args) => cmd::statistics::run(&args),
         Command::Retry(args) => cmd::levers::retry(&args),
         Command::Cancel(args) => cmd::levers::cancel(&args),
         Command::Suspend(args) => cmd::levers::suspend(&args),

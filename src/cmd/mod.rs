@@ -16,6 +16,7 @@ pub(crate) mod sendmail;
 pub(crate) mod serve;
 pub(crate) mod sink;
 pub(crate) mod sites;
+pub(crate) mod statistics;
 pub(crate) mod status;
 pub(crate) mod suppress;
 pub(crate) mod wire;

@@ -6,6 +6,7 @@ use store::{Commit, TableError, Time};
 use crate::accept::AcceptError;
 use crate::engine::Engine;
 use crate::intake::{lost, table_refusal};
+use crate::statistics::{Fold, Statistics, StatisticsQuery, TooManyLines};
 use crate::views::Filter;
 
 /// The table's space for what edges keep.
@@ -24,10 +25,17 @@ impl Engine {
         self.core.history.query(query)
     }
 
-    /// Statistics of each minute from `from` up to `to`.
-    #[must_use]
-    pub fn minutes(&self, from: Time, to: Time) -> Vec<MinuteStats> {
-        self.core.history.minutes(from, to)
+    /// How much happened when, all that was recorded before included. May wait for the disk, longer for
+    /// what is over a day old.
+    ///
+    /// # Errors
+    /// [`TooManyLines`].
+    pub fn statistics(&self, query: &StatisticsQuery) -> Result<Statistics, TooManyLines> {
+        self.core.catch_up();
+        let mut fold = Fold::new(query);
+        let add = &mut |minute: &MinuteStats| fold.add(minute);
+        self.core.history.each_minute(query.from, query.to, add);
+        fold.end()
     }
 
     /// Whether anything is known of a tenant: the configuration names it, mail of it has come, something

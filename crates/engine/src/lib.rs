@@ -18,6 +18,7 @@ pub mod dsn;
 pub mod idempotency;
 pub mod route;
 pub mod signing;
+pub mod statistics;
 pub mod submission;
 pub mod views;
 

@@ -274,7 +274,18 @@ impl History {
     /// Those of the last day are at hand, older ones are read from the files' indexes.
     #[must_use]
     pub fn minutes(&self, from: Time, to: Time) -> Vec<MinuteStats> {
-        self.shared.minutes(from, to)
+        let mut found = Minutes::new();
+        self.each_minute(from, to, &mut |it| {
+            minutes::at(&mut found, it.minute).merge(it);
+        });
+        found.into_values().collect()
+    }
+
+    /// Tells of the same minutes one by one, in no order, and of one in several parts where it was
+    /// written so: all that is told of it adds up. For long times, of which not all is to be had in
+    /// memory at once. `each` must ask history for nothing.
+    pub fn each_minute(&self, from: Time, to: Time, each: &mut dyn FnMut(&MinuteStats)) {
+        self.shared.each_minute(from, to, each);
     }
 
     /// Removes what is older than its age, then what is over its size, a file at a time. Cheap

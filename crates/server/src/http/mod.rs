@@ -26,6 +26,7 @@ mod request;
 mod routes;
 mod send;
 mod serve;
+mod statistics;
 mod suppressions;
 mod templates;
 mod views;

@@ -17,7 +17,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::problem::{Kind, Problem};
-use super::{Api, admin, emails, events, health, keys, send, suppressions};
+use super::{Api, admin, emails, events, health, keys, send, statistics, suppressions};
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -29,7 +29,7 @@ use super::{Api, admin, emails, events, health, keys, send, suppressions};
     ),
     tags(
         (name = "emails", description = "Sending, and one message at a time"),
-        (name = "events", description = "What happened"),
+        (name = "events", description = "What happened, and how much of it"),
         (name = "queue", description = "What waits"),
         (name = "sites", description = "Where it goes, and what limits it"),
         (name = "suppressions", description = "Addresses that get no mail"),
@@ -50,6 +50,7 @@ fn table() -> (Router<Api>, OpenApi) {
         .routes(routes!(emails::events))
         .routes(routes!(events::list))
         .routes(routes!(events::stream))
+        .routes(routes!(statistics::statistics))
         .routes(routes!(admin::queue))
         .routes(routes!(admin::suspend))
         .routes(routes!(admin::resume))

@@ -63,6 +63,7 @@ async fn the_openapi_document_is_valid_and_has_every_route() {
         "GET /readyz",
         "GET /sites",
         "GET /sites/{site}",
+        "GET /statistics",
         "GET /status",
         "GET /suppressions",
         "PATCH /emails/{id}",

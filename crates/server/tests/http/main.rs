@@ -5,6 +5,7 @@ mod hostile;
 mod levers;
 mod mail;
 mod server;
+mod statistics;
 mod stream;
 
 use ::server::auth::Scopes;

@@ -34,7 +34,8 @@ impl Counts {
         self.0[status as usize - 1] += 1;
     }
 
-    pub(super) fn merge(&mut self, other: &Self) {
+    /// Adds all of other counts.
+    pub fn add_all(&mut self, other: &Self) {
         for (sum, count) in self.0.iter_mut().zip(other.0) {
             *sum = sum.saturating_add(count);
         }
@@ -89,12 +90,12 @@ impl MinuteStats {
     }
 
     pub(super) fn merge(&mut self, other: &Self) {
-        self.counts.merge(&other.counts);
+        self.counts.add_all(&other.counts);
         for (name, counts) in &other.tenants {
-            count(&mut self.tenants, name).merge(counts);
+            count(&mut self.tenants, name).add_all(counts);
         }
         for (name, counts) in &other.sites {
-            count(&mut self.sites, name).merge(counts);
+            count(&mut self.sites, name).add_all(counts);
         }
         self.attempts = self.attempts.saturating_add(other.attempts);
         self.delivery_us_sum = self.delivery_us_sum.saturating_add(other.delivery_us_sum);
@@ -110,9 +111,14 @@ pub(super) type Minutes = BTreeMap<Time, MinuteStats>;
 /// Adds minutes to others.
 pub(super) fn merge(into: &mut Minutes, from: &Minutes) {
     for (minute, stats) in from {
-        let new = || MinuteStats::new(*minute);
-        into.entry(*minute).or_insert_with(new).merge(stats);
+        at(into, *minute).merge(stats);
     }
+}
+
+/// The minute that began then.
+pub(super) fn at(minutes: &mut Minutes, minute: Time) -> &mut MinuteStats {
+    let new = || MinuteStats::new(minute);
+    minutes.entry(minute).or_insert_with(new)
 }
 
 /// Appends minutes: their count, then each.
@@ -183,7 +189,8 @@ pub(super) fn start_of(at: Time) -> Time {
 
 fn count<'a>(names: &'a mut BTreeMap<Arc<str>, Counts>, name: &Arc<str>) -> &'a mut Counts {
     let is_known = names.contains_key(&**name);
-    let name = if is_known || names.len() < NAMES_MAX {
+    let has_room = || names.len() - usize::from(names.contains_key("")) < NAMES_MAX;
+    let name = if is_known || has_room() {
         Arc::clone(name)
     } else {
         Arc::from("")
@@ -203,5 +210,16 @@ mod tests {
         }
         assert_eq!(names.len(), NAMES_MAX + 1);
         assert_eq!(names[""].of(Status::Accepted), 3);
+    }
+
+    #[test]
+    fn a_minute_of_many_names_put_together_of_its_parts_is_the_same() {
+        let mut minute = MinuteStats::default();
+        for index in 0..NAMES_MAX + 3 {
+            count(&mut minute.tenants, &format!("t{index}").into()).add(Status::Accepted);
+        }
+        let mut again = MinuteStats::default();
+        again.merge(&minute);
+        assert_eq!(again, minute);
     }
 }

@@ -209,8 +209,8 @@ impl Shared {
         state.sealed[..spared].iter().take_while(goes).count()
     }
 
-    /// Statistics of the minutes that begin in `from..to`.
-    pub(super) fn minutes(&self, from: Time, to: Time) -> Vec<MinuteStats> {
+    /// Tells of the minutes that begin in `from..to`, in parts that add up.
+    pub(super) fn each_minute(&self, from: Time, to: Time, each: &mut dyn FnMut(&MinuteStats)) {
         let mut state = lock(&self.state);
         self.drain(&mut state);
         let kept_from = match state.minutes.first_key_value() {
@@ -218,29 +218,29 @@ impl Shared {
             None => Time::MAX,
         };
         let to = to.max(from);
-        let mut found = Minutes::new();
-        for (minute, stats) in state.minutes.range(from..to) {
-            found.insert(*minute, stats.clone());
-        }
-        for chunk in &state.tail.chunks {
-            for record in &chunk.records {
-                let minute = minutes::start_of(record.event.at);
-                if (from..to).contains(&minute) {
-                    let new = || MinuteStats::new(minute);
-                    found.entry(minute).or_insert_with(new).add(&record.event);
-                }
+        state.minutes.range(from..to).for_each(|(_, it)| each(it));
+        let mut unwritten = Minutes::new();
+        for record in state.tail.chunks.iter().flat_map(|chunk| &chunk.records) {
+            let minute = minutes::start_of(record.event.at);
+            if (from..to).contains(&minute) {
+                minutes::at(&mut unwritten, minute).add(&record.event);
             }
         }
         let sealed = Arc::clone(&state.sealed);
         drop(state);
+        unwritten.values().for_each(&mut *each);
         if from < kept_from {
-            self.add_older(&sealed, [from, to.min(kept_from)], &mut found);
+            self.each_older(&sealed, [from, to.min(kept_from)], each);
         }
-        found.into_values().collect()
     }
 
     /// Minutes that are no longer in memory.
-    fn add_older(&self, sealed: &[Arc<Sealed>], [from, to]: [Time; 2], found: &mut Minutes) {
+    fn each_older(
+        &self,
+        sealed: &[Arc<Sealed>],
+        [from, to]: [Time; 2],
+        each: &mut dyn FnMut(&MinuteStats),
+    ) {
         for file in sealed {
             let is_within = |it: &super::data::Placed| {
                 let [first, last] = it.header.at_us.map(Time::from_micros);
@@ -250,11 +250,9 @@ impl Shared {
                 continue;
             }
             match file.minutes(&mut |place| self.note(place)) {
-                Ok(all) => {
-                    let some = all.range(from..to.max(from));
-                    let some = some.map(|(minute, stats)| (*minute, stats.clone()));
-                    minutes::merge(found, &some.collect());
-                }
+                Ok(all) => all
+                    .range(from..to.max(from))
+                    .for_each(|(_, stats)| each(stats)),
                 Err(error) => tracing::warn!(%error, "minutes of history cannot be read"),
             }
         }
