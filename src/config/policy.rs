@@ -239,6 +239,11 @@ impl History {
             age_max: section.get("age_max", "\"30d\""),
             size_max: section.get("size_max", "\"10 GiB\""),
         };
+        if history.age_max < engine::idempotency::KEPT_FOR {
+            let why =
+                "an Idempotency-Key holds for 24h, and history says what came of it: 24h or more";
+            section.wrong("age_max", why);
+        }
         section.end();
         history
     }

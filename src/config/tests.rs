@@ -214,6 +214,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ("[retry]\nconnect = { first = \"5h\" }", "retry.connect.first: is 100ms or more"),
     ("[retry.connect]\nbase = \"2h\"", "2 retry.connect.base: unknown setting; known: first, longest"),
     ("[[dkim]]\ndomain = \"a.example\"\nselector = \"s\"\nkey = \"empty\"", "4 dkim[0].key: "),
+    ("[history]\nage_max = \"23h\"", "2 history.age_max: an Idempotency-Key holds for 24h"),
     ("[log]\nlevel = \"verbose\"", "known: error, warn, info, debug, trace"),
 ];
 

@@ -264,9 +264,14 @@ impl Engine {
             (ids, accepted)
         });
         let (ids, accepted) = looked.await.map_err(|_| AcceptError::Draining)?;
+        let accepted = accepted?;
+        let mut unknown = ids.iter().zip(&accepted).filter(|(_, it)| it.is_none());
+        if unknown.any(|(id, _)| self.core.is_forgotten(*id)) {
+            return Err(ClaimError::Forgotten);
+        }
         Ok(Claim {
             ids,
-            accepted: accepted?,
+            accepted,
             is_repeated: true,
             held,
         })

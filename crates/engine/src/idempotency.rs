@@ -34,6 +34,9 @@ pub enum ClaimError {
     /// The same request is being worked on at this moment.
     #[error("a request with this idempotency key is still being worked on")]
     InFlight,
+    /// The key was used, and history no longer says for what: whether anything was sent, nobody knows.
+    #[error("this idempotency key was used before, and what for is no longer known")]
+    Forgotten,
     /// It could not be made durable.
     #[error(transparent)]
     Accept(#[from] crate::AcceptError),

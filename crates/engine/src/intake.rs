@@ -153,6 +153,13 @@ impl Core {
         ids.iter().map(look).collect()
     }
 
+    /// Whether history may have known a message of this id, and forgotten it.
+    pub(crate) fn is_forgotten(&self, id: MessageId) -> bool {
+        // What was accepted under an id was so after the id was made.
+        let since = self.history.whole_since();
+        since.is_some_and(|since| id.time() <= since)
+    }
+
     /// The content with the signature of its author's domain, where there is a key for it.
     fn signed(&self, submission: &Submission, now: Time) -> Result<Content, AcceptError> {
         let policy = self.policy.load();

@@ -288,6 +288,13 @@ impl History {
         self.shared.each_minute(from, to, each);
     }
 
+    /// From when on no event is missing; `None`: none was ever removed, for its age or for the size of
+    /// all.
+    #[must_use]
+    pub fn whole_since(&self) -> Option<Time> {
+        self.state().whole_since()
+    }
+
     /// Removes what is older than its age, then what is over its size, a file at a time. Cheap
     /// where there is nothing to remove; to be called now and then.
     ///
@@ -376,6 +383,24 @@ impl State {
             is_catching_up: false,
             failure: None,
         })
+    }
+}
+
+impl State {
+    fn whole_since(&self) -> Option<Time> {
+        let sealed = self
+            .sealed
+            .iter()
+            .map(|file| (file.first_seq, file.blocks.first()));
+        let active = self.active.iter().map(|file| {
+            let first = file.blocks.first();
+            (file.first_seq, first.map(|block| &block.placed))
+        });
+        let mut files = sealed.chain(active).peekable();
+        files.peek().filter(|(first_seq, _)| *first_seq > 0)?;
+        let first = files.find_map(|(_, block)| block);
+        // Where all of them are damaged, nothing is known.
+        Some(first.map_or(Time::MAX, |block| Time::from_micros(block.header.at_us[0])))
     }
 }
 

@@ -51,6 +51,46 @@ async fn the_same_claim_twice_makes_one_message() {
     engine.drain(Duration::from_secs(5)).await;
 }
 
+/// Whatever made history so short: its size, or its age in an engine that is embedded.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_history_has_forgotten_is_not_sent_again_under_its_key() {
+    let bench = Bench::new(&[]).await;
+    let mut config = bench.config();
+    config.history.file_events = 1;
+    config.history.block_events = 1;
+    let engine = Engine::open(config).await.unwrap();
+    let once = |engine: &Engine| {
+        let engine = engine.clone();
+        async move {
+            engine
+                .accept_once("key", [1; 32], submission(&["a@example.net"]))
+                .await
+        }
+    };
+    let first = once(&engine).await.unwrap();
+    terminal(&engine, first.id).await;
+    let later = engine.accept(submission(&["b@example.net"])).await.unwrap();
+    terminal(&engine, later.id).await;
+    engine.drain(Duration::from_secs(5)).await;
+    drop(engine);
+
+    let short = store::HistoryOptions {
+        bytes_max: Some(0),
+        ..store::HistoryOptions::default()
+    };
+    let folder = bench.folder.path().join("history");
+    let history = store::History::open(&folder, &short).unwrap();
+    history.retain(store::Time::ZERO).unwrap();
+    drop(history);
+
+    let engine = bench.engine().await;
+    assert!(engine.status(first.id).is_none() && engine.status(later.id).is_some());
+    let again = once(&engine).await;
+    assert_eq!(again, Err(engine::ClaimError::Forgotten));
+    assert_eq!(bench.delivered_to(), ["a@example.net", "b@example.net"]);
+    engine.drain(Duration::from_secs(5)).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_repeated_or_refused_takes_no_place_in_a_tenants_stock() {
     let bench = Bench::new(&[]).await;

@@ -498,7 +498,7 @@ impl From<ClaimError> for Problem {
     fn from(error: ClaimError) -> Self {
         let kind = match error {
             ClaimError::Key => Kind::InvalidIdempotencyKey,
-            ClaimError::OtherRequest => Kind::IdempotencyMismatch,
+            ClaimError::OtherRequest | ClaimError::Forgotten => Kind::IdempotencyMismatch,
             ClaimError::InFlight => Kind::IdempotencyInFlight,
             ClaimError::Accept(error) => return error.into(),
             _ => Kind::Internal,

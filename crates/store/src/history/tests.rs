@@ -439,6 +439,7 @@ fn old_files_go_and_then_those_over_the_size() {
     drop(history);
 
     let later = records[130].event.at;
+    assert_eq!(open(&files, &small()).whole_since(), None);
     let options = HistoryOptions {
         age_max: Some(Time::from_secs(3600)),
         ..small()
@@ -458,6 +459,10 @@ fn old_files_go_and_then_those_over_the_size() {
     assert!(history.stats().bytes <= before.bytes / 2);
     let left = ask(&history, &all());
     assert!(!left.is_empty() && left[..] == events_of(&records)[600 - left.len()..]);
+    let since = left.iter().map(|event| event.at).min();
+    assert_eq!(history.whole_since(), since);
+    drop(history);
+    assert_eq!(open(&files, &small()).whole_since(), since);
 }
 
 #[test]
