@@ -221,8 +221,24 @@ impl<'a> Account<'a> {
         let Some(&heard) = commit.heard.get() else {
             return true;
         };
+        self.is_in_gap(commit.at, heard)
+    }
+
+    /// Whether something of this time may be forgotten by the end of a life.
+    fn is_in_gap(&self, begin: Instant, end: Instant) -> bool {
         let mut gaps = self.seen.gaps.iter();
-        gaps.any(|(from, until)| commit.at <= *until && heard + FORGETFUL >= *from)
+        gaps.any(|(from, until)| begin <= *until && end + FORGETFUL >= *from)
+    }
+
+    /// Whether this failed once, was told so, and was forgotten before it was durable: a notice comes before
+    /// what it speaks of, so what is tried again may arrive after all.
+    fn is_failure_forgotten(&self, address: &str) -> bool {
+        let mut told = self.seen.told.iter();
+        told.any(|told| {
+            let event = &told.event;
+            let has_failed = matches!(event.status, Status::Bounced | Status::Expired);
+            has_failed && *event.address == *address && self.is_in_gap(told.at, told.at)
+        })
     }
 
     fn expired(&mut self, address: &str, end: &Event) {
@@ -356,7 +372,7 @@ impl<'a> Account<'a> {
                     self.wrong
                         .push(format!("nobody was told that {address} failed"));
                 }
-                if is_told && !has_failed {
+                if is_told && !has_failed && !self.is_failure_forgotten(address) {
                     self.wrong
                         .push(format!("somebody was told that {address} failed"));
                 }
