@@ -46,13 +46,15 @@ impl Config {
 
     /// Where mail goes, in order.
     pub(crate) fn engine_routes(&self) -> Vec<route::Route> {
+        // A thousand routes share what they do not say for themselves.
+        let common = route::Route::new("", Via::Mx, self.host.clone());
         self.routes
             .iter()
-            .map(|route| self.engine_route(route))
+            .map(|route| self.engine_route(route, &common))
             .collect()
     }
 
-    fn engine_route(&self, route: &Route) -> route::Route {
+    fn engine_route(&self, route: &Route, common: &route::Route) -> route::Route {
         let via = match &route.hops {
             Hops::Mx(_) => Via::Mx,
             Hops::Relays(relays) => Via::Smarthosts(relays.clone()),
@@ -84,9 +86,12 @@ impl Config {
             };
             (Arc::new(made), source.weight.get().into())
         });
-        if !route.sources.is_empty() {
-            made.sources = chosen.collect();
-        }
+        made.sources = if route.sources.is_empty() {
+            common.sources.clone()
+        } else {
+            chosen.collect()
+        };
+        made.timeouts = Arc::clone(&common.timeouts);
         made
     }
 

@@ -63,6 +63,13 @@ pub(crate) struct Config {
     pub(crate) shown: Vec<Shown>,
 }
 
+impl Config {
+    /// Once it is in force: what may be long, and is asked of it no more.
+    pub(crate) fn forget_what_others_have(&mut self) {
+        (self.routes, self.shown) = (Vec::new(), Vec::new());
+    }
+}
+
 /// All that is wrong with a file; at least one thing.
 #[derive(Debug)]
 pub(crate) struct Mistakes {

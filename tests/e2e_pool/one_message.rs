@@ -79,9 +79,10 @@ async fn a_server_that_takes_one_message_a_connection_is_served_however_wide_the
 }
 
 /// Content that is kept elsewhere, and how often it was asked for.
+#[derive(Clone)]
 struct Elsewhere {
     content: Result<Content, Failure>,
-    recalls: AtomicUsize,
+    recalls: Arc<AtomicUsize>,
 }
 
 impl Recall for Elsewhere {
@@ -100,7 +101,7 @@ async fn send_recalling(
     let originals: Vec<_> = (0..20)
         .map(|n| Elsewhere {
             content: again(n),
-            recalls: AtomicUsize::new(0),
+            recalls: Arc::default(),
         })
         .collect();
     let sends = originals.iter().enumerate().map(|(n, original)| {
@@ -109,7 +110,7 @@ async fn send_recalling(
             Arc::new(envelope(&[&to])),
             content(n),
             Duration::MAX,
-            original,
+            original.clone(),
         )
     });
     let reports = join_all(sends).await;

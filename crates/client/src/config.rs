@@ -179,9 +179,9 @@ pub struct PoolBuilder {
     pub(crate) min_idle: usize,
     pub(crate) rate: Option<RateLimit>,
     pub(crate) wait_max: Duration,
-    pub(crate) retry: Option<RetryPolicy>,
+    pub(crate) retry: Option<Box<RetryPolicy>>,
     pub(crate) retry_seed: u64,
-    pub(crate) timeouts: Timeouts,
+    pub(crate) timeouts: Arc<Timeouts>,
     pub(crate) ehlo_name: ClientName,
     pub(crate) allow_plaintext_auth: bool,
     pub(crate) tls: TlsSettings,
@@ -205,7 +205,7 @@ impl PoolBuilder {
             wait_max: Duration::from_secs(300),
             retry: None,
             retry_seed: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0u8),
-            timeouts: Timeouts::default(),
+            timeouts: Arc::default(),
             ehlo_name: smtp::Domain::from_ip(std::net::Ipv4Addr::LOCALHOST.into()).into(),
             allow_plaintext_auth: false,
             tls: TlsSettings::default(),
@@ -284,7 +284,7 @@ impl PoolBuilder {
     /// Retries what failed for now, within `send`; without it, `send` makes one attempt.
     #[must_use]
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
-        self.retry = Some(policy);
+        self.retry = Some(Box::new(policy));
         self
     }
 
@@ -297,8 +297,8 @@ impl PoolBuilder {
 
     /// How long each step may take.
     #[must_use]
-    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
-        self.timeouts = timeouts;
+    pub fn timeouts(mut self, timeouts: impl Into<Arc<Timeouts>>) -> Self {
+        self.timeouts = timeouts.into();
         self
     }
 

@@ -25,8 +25,8 @@ use crate::dial::{Dialed, io_cause};
 use crate::dispatch::Take;
 use crate::endpoint::Ending;
 use crate::failure::{Cause, Failure, Kind, Scope, Stage};
-use crate::job::{self, Claim, Job, Outcome};
-use crate::report::Timings;
+use crate::job::{self, Claim, Job, Outcome, Split};
+use crate::report::{Report, Timings};
 use crate::shared::Shared;
 use crate::stream::Stream;
 
@@ -85,12 +85,19 @@ pub(crate) struct Connection {
 }
 
 struct OnWire {
-    id: u64,
     claim: Claim,
-    /// From `send` to the first byte written, less the making of the connection.
-    queue: Duration,
     /// What making the connection took, where this message waited for it.
     setup: Option<Box<Timings>>,
+}
+
+impl OnWire {
+    /// From `send` to the first byte written, less the making of the connection.
+    fn queue(&self, begun: Duration) -> Duration {
+        let making = self.setup.as_ref().map(|setup| setup.total());
+        begun
+            .saturating_sub(self.claim.place.queued_at)
+            .saturating_sub(making.unwrap_or_default())
+    }
 }
 
 /// What remains when a connection has ended.
@@ -141,6 +148,11 @@ impl Connection {
             lost: Cause::Closed,
             timer,
         }
+    }
+
+    /// The number of its endpoint.
+    pub(crate) fn endpoint(&self) -> usize {
+        self.endpoint
     }
 
     /// Works until the connection has ended.
@@ -237,10 +249,9 @@ impl Connection {
         let is_quiet = self.messages > 0 && now.saturating_sub(self.last_traffic) > QUIET_MAX;
         let (envelope, content) = (&job.claim.envelope, job.content.clone());
         let begun = self.session.begin(envelope, content, is_quiet, now);
-        let id = match begun {
-            Ok(id) => id,
-            Err(error) => return self.refuse(job, &error, now),
-        };
+        if let Err(error) = begun {
+            return self.refuse(job, &error, now);
+        }
         self.messages += 1;
         self.last_traffic = now;
         if self.jobs.is_empty() {
@@ -250,14 +261,7 @@ impl Connection {
         let claim = job.claim;
         let queued_at = claim.place.queued_at;
         let setup = self.setup.take().filter(|_| queued_at < self.opened_at);
-        let making = setup.as_ref().map_or(Duration::ZERO, |setup| setup.total());
-        let queue = now.saturating_sub(queued_at).saturating_sub(making);
-        self.jobs.push_back(OnWire {
-            id,
-            claim,
-            queue,
-            setup,
-        });
+        self.jobs.push_back(OnWire { claim, setup });
     }
 
     /// The server cannot take this message, by its own announcement; nothing was written.
@@ -268,10 +272,12 @@ impl Connection {
         match error {
             BeginError::NotNow => self.returned.push(job),
             BeginError::TooManyRecipients { recipients_max } => {
-                job.claim.finish(Outcome::Split {
+                let split = Split {
                     recipients_max: *recipients_max as usize,
                     content: job.content,
-                });
+                    deadline: job.claim.place.deadline,
+                };
+                job.claim.finish(Outcome::Split(Box::new(split)));
             }
             error => {
                 let failure = Failure {
@@ -364,8 +370,7 @@ impl Connection {
             let Some(on_wire) = self.jobs.pop_front() else {
                 break;
             };
-            debug_assert_eq!(on_wire.id, settled.id, "transactions settle in order");
-            latency = Some(now.saturating_sub(settled.marks.begun));
+            latency = Some(now.saturating_sub(settled.marks.begun()));
             self.finish(on_wire, settled, now);
         }
         if latency.is_some() && self.jobs.is_empty() && self.is_active {
@@ -380,12 +385,8 @@ impl Connection {
     }
 
     fn finish(&mut self, on_wire: OnWire, settled: Settled, now: Duration) {
-        let OnWire {
-            mut claim,
-            queue,
-            setup,
-            ..
-        } = on_wire;
+        let queue = on_wire.queue(settled.marks.begun());
+        let OnWire { mut claim, setup } = on_wire;
         self.was_useful |= matches!(settled.end, End::Final(_));
         if matches!(&settled.end, End::Final(reply) if reply.code().is_completed()) {
             self.taken = self.taken.saturating_add(1);
@@ -404,7 +405,7 @@ impl Connection {
                 None => {
                     self.recalled += 1;
                     let place = claim.place;
-                    claim.finish(Outcome::Again(place));
+                    claim.finish(Outcome::Again(Box::new(place)));
                 }
             }
             return;
@@ -417,13 +418,13 @@ impl Connection {
         timings.queue = queue;
         timings.tls_resumed = self.tls_resumed;
         job::add_marks(&mut timings, &settled.marks);
-        let latency = now.saturating_sub(settled.marks.begun);
+        let latency = now.saturating_sub(settled.marks.begun());
         let endpoint = self.shared.endpoint_name(self.endpoint);
         let recipients = claim.envelope.recipients().len();
         let offers_dsn = self.session.extensions().dsn;
         let results = job::results(settled, recipients, &endpoint, offers_dsn, &self.lost);
         self.shared.sample(latency, &results, now);
-        claim.finish(Outcome::Done { results, timings });
+        claim.finish(Outcome::Done(Box::new(Report::new(results, timings))));
     }
 
     /// The connection ended before the message could be taken, and that says nothing about the
@@ -448,7 +449,7 @@ impl Connection {
         match self.session.awaits() {
             None if self.is_retiring => QUIT_MAX,
             None => config.idle_max,
-            Some((stage, content_len)) => stage_timeout(&config.timeouts, stage, content_len),
+            Some((stage, content_len)) => stage_timeout(self.shared.timeouts(), stage, content_len),
         }
     }
 

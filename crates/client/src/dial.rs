@@ -35,7 +35,7 @@ const ADDRESSES_MAX: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Dialer {
     pub(crate) tls: Arc<TlsClients>,
-    pub(crate) timeouts: Timeouts,
+    pub(crate) timeouts: Arc<Timeouts>,
     pub(crate) ehlo_name: ClientName,
     pub(crate) allow_plaintext_auth: bool,
     pub(crate) local_ip: Option<IpAddr>,

@@ -45,7 +45,7 @@ pub(crate) struct Dispatch {
     active: usize,
     cap: usize,
     min_idle: usize,
-    adaptive: Option<Gradient2>,
+    adaptive: Option<Box<Gradient2>>,
     rate: Option<Gcra>,
     /// Transactions that may be unanswered on one connection.
     window: usize,
@@ -153,7 +153,9 @@ impl Dispatch {
             active: 0,
             cap: config.cap,
             min_idle: config.min_idle.min(config.cap),
-            adaptive: config.is_adaptive.then(|| Gradient2::new(1, config.cap)),
+            adaptive: config
+                .is_adaptive
+                .then(|| Box::new(Gradient2::new(1, config.cap))),
             rate: config.rate,
             window: config.window,
             nearness: Nearness::default(),
@@ -170,7 +172,9 @@ impl Dispatch {
 
     /// Connections that may work at once.
     pub(crate) fn limit(&self) -> usize {
-        self.adaptive.as_ref().map_or(self.cap, Gradient2::limit)
+        self.adaptive
+            .as_ref()
+            .map_or(self.cap, |adaptive| adaptive.limit())
     }
 
     /// Connections that may be open.
@@ -413,7 +417,12 @@ impl Dispatch {
         }
         self.active += usize::from(!is_active);
         self.slots[slot].standing = Standing::Busy;
-        self.queue.pop_front().map_or(Take::Nothing, Take::Job)
+        let taken = self.queue.pop_front();
+        if self.queue.is_empty() {
+            // A pool waits most of the time, with nothing in it.
+            self.queue = VecDeque::new();
+        }
+        taken.map_or(Take::Nothing, Take::Job)
     }
 
     /// The length of the first message that somebody still waits for.

@@ -8,7 +8,7 @@ use smtp::{Content, Envelope, Reply};
 use tokio::sync::oneshot;
 
 use crate::failure::{Cause, Failure, Kind, Scope, Stage};
-use crate::report::{Accepted, Timings};
+use crate::report::{Accepted, Report, Timings};
 
 /// A message that waits.
 #[derive(Debug)]
@@ -39,29 +39,31 @@ pub(crate) struct Place {
     pub(crate) refused_as: Option<u64>,
 }
 
-/// What a connection has to say of a job.
+/// What a connection has to say of a job. Small, since room for it is kept for each message that waits
+/// for its reply.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    /// One result per recipient.
-    Done {
-        results: Vec<Result<Accepted, Failure>>,
-        timings: Timings,
-    },
-    /// Nothing was sent: this server takes no more recipients than this in one transaction.
-    Split {
-        recipients_max: usize,
-        content: Content,
-    },
+    Done(Box<Report>),
+    Split(Box<Split>),
     /// It was written and cannot have been taken, and is to be sent by another connection: its
     /// content is needed once more.
-    Again(Place),
+    Again(Box<Place>),
+}
+
+/// Nothing was sent: this server takes no more recipients than this in one transaction.
+#[derive(Debug)]
+pub(crate) struct Split {
+    pub(crate) recipients_max: usize,
+    pub(crate) content: Content,
+    /// On the pool's clock.
+    pub(crate) deadline: Duration,
 }
 
 impl Claim {
     /// The same failure for every recipient.
     pub(crate) fn fail(self, failure: &Failure, timings: Timings) {
         let results = vec![Err(failure.clone()); self.envelope.recipients().len()];
-        self.finish(Outcome::Done { results, timings });
+        self.finish(Outcome::Done(Box::new(Report::new(results, timings))));
     }
 
     /// The caller may have gone; then nobody wants to know.
@@ -132,7 +134,7 @@ pub(crate) fn stage_of(stage: TransactionStage) -> Stage {
 
 /// Fills in the stages of a transaction; those that were not reached stay zero.
 pub(crate) fn add_marks(timings: &mut Timings, marks: &Marks) {
-    let mut from = marks.begun;
+    let mut from = marks.begun();
     let mut until = |mark: Option<Duration>| {
         let Some(mark) = mark else {
             return Duration::ZERO;
@@ -142,9 +144,9 @@ pub(crate) fn add_marks(timings: &mut Timings, marks: &Marks) {
         spent
     };
     // What came in one read with the final reply was not waited for by itself.
-    let apart = |mark: Option<Duration>| mark.filter(|_| mark != marks.end);
-    timings.mail = until(apart(marks.mail));
-    timings.rcpt = until(apart(marks.rcpt));
-    timings.content = until(marks.content);
-    timings.final_reply = until(marks.end);
+    let apart = |mark: Option<Duration>| mark.filter(|_| mark != marks.end());
+    timings.mail = until(apart(marks.mail()));
+    timings.rcpt = until(apart(marks.rcpt()));
+    timings.content = until(marks.content());
+    timings.final_reply = until(marks.end());
 }

@@ -48,5 +48,5 @@ pub use network::{Link, Network};
 pub use pool::Pool;
 pub use relay::{Relay, RelayError, Secret, TlsMode};
 pub use report::{Accepted, PoolStats, Report, Timings};
-pub use sending::Recall;
+pub use sending::{Recall, Sending};
 pub use tls::TlsContext;

@@ -1,7 +1,6 @@
 //! The pool: what callers hold.
 
 use std::fmt;
-use std::future::Future;
 use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -21,7 +20,7 @@ use crate::failure::Failure;
 use crate::relay::{Relay, TlsMode};
 use crate::report::{PoolStats, Report};
 use crate::sending::{Recall, Sending};
-use crate::shared::{Config, Shared, gone};
+use crate::shared::{Config, Retries, Shared, gone};
 use crate::tls::TlsClients;
 
 /// The rate may run behind by this much and catch up, since a timer fires late.
@@ -70,11 +69,13 @@ impl Pool {
         let (envelope, original) = (envelope.into(), content.clone());
         let shared = &self.handle.shared;
         let wait_max = shared.config.wait_max;
-        let first = self.send_recalling(Arc::clone(&envelope), content, wait_max, &original);
+        let first = self.send_recalling(Arc::clone(&envelope), content, wait_max, original.clone());
         let report = first.await;
-        match shared.config.retry {
+        match &shared.retries {
             // Boxed, as all rare paths here are: a future is as large as its largest path.
-            Some(policy) => Box::pin(shared.send_again(&envelope, original, policy, report)).await,
+            Some(retries) => {
+                Box::pin(shared.send_again(&envelope, original, retries, report)).await
+            }
             None => report,
         }
     }
@@ -89,13 +90,13 @@ impl Pool {
     ///
     /// # Cancel safety
     /// That of [`Pool::send`].
-    pub fn send_recalling<'a, R: Recall>(
+    pub fn send_recalling<'a, R: Recall + 'a>(
         &self,
         envelope: Arc<Envelope>,
         content: Content,
         wait_max: Duration,
-        original: &'a R,
-    ) -> impl Future<Output = Report> + Send + Unpin + use<'a, R> {
+        original: R,
+    ) -> Sending<'a, R> {
         let shared = Arc::clone(&self.handle.shared);
         let deadline = shared.now() + wait_max.min(shared.config.wait_max);
         Sending::begin(shared, envelope, content, deadline, original)
@@ -171,15 +172,15 @@ impl PoolBuilder {
                 .rate
                 .map(|rate| Gcra::with_burst(rate, 1 + rate.count_in(RATE_SLACK))),
         });
-        let mut retry_rng = Rng::new(self.retry_seed);
-        let endpoints = Endpoints::new(self.relays, credentials, retry_rng.fork());
+        let mut rng = Rng::new(self.retry_seed);
+        let endpoints = Endpoints::new(self.relays, credentials, rng.fork());
         let tls = match self.tls_context {
             Some(context) => context.0,
             None => Arc::new(TlsClients::new(&self.tls, needs_roots)?),
         };
         let dialer = Dialer {
             tls,
-            timeouts: self.timeouts,
+            timeouts: Arc::clone(&self.timeouts),
             ehlo_name: self.ehlo_name,
             allow_plaintext_auth: self.allow_plaintext_auth,
             local_ip: self.local_ip,
@@ -191,14 +192,15 @@ impl PoolBuilder {
             age_max: self.age_max,
             idle_max: self.idle_max,
             wait_max: self.wait_max,
-            retry: self.retry,
             tick: self.timeouts.shortest().min(self.idle_max).min(QUIT_MAX),
-            timeouts: self.timeouts,
         };
+        let retries = self
+            .retry
+            .map(|policy| Box::new(Retries::new(*policy, rng)));
         let budget = self.budget;
         let shared = Arc::new_cyclic(|pool| {
             let member = budget.map(|budget| budget.join(Weak::clone(pool)));
-            Shared::new(config, dialer, endpoints, dispatch, retry_rng, member)
+            Shared::new(config, dialer, endpoints, dispatch, retries, member)
         });
         Ok(Pool {
             handle: Arc::new(Handle { shared }),

@@ -30,6 +30,15 @@ pub struct Report {
 }
 
 impl Report {
+    /// Of one attempt.
+    pub(crate) fn new(results: Vec<Result<Accepted, Failure>>, timings: Timings) -> Self {
+        Self {
+            results,
+            timings,
+            attempts: 1,
+        }
+    }
+
     /// Whether every recipient was accepted.
     #[must_use]
     pub fn is_accepted(&self) -> bool {

@@ -1,5 +1,6 @@
 //! From one `send` to its outcome: splitting by what a server takes, and retries.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,17 +8,18 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use flow::retry::{Decision, RetryPolicy};
+use flow::retry::Decision;
 use smtp::{Content, Envelope};
 use tokio::sync::oneshot::{self, error::RecvError};
 
 use crate::failure::{Cause, Failure};
-use crate::job::{Claim, Job, Outcome, Place};
-use crate::report::{Accepted, Report, Timings};
-use crate::shared::{Shared, gone};
+use crate::job::{Claim, Job, Outcome, Place, Split};
+use crate::report::{Report, Timings};
+use crate::shared::{Retries, Shared, gone};
 
-/// Where a message's content can be had once more: the pool keeps none that is written.
-pub trait Recall: Sync {
+/// Where a message's content can be had once more: the pool keeps none that is written. Small, as one is
+/// kept for each message; a clone leads to the same content.
+pub trait Recall: Clone + Send + Sync + Unpin {
     /// The same content as before; what it would send again otherwise fails so.
     fn recall(&self) -> impl Future<Output = Result<Content, Failure>> + Send;
 }
@@ -29,38 +31,54 @@ impl Recall for Content {
     }
 }
 
-/// A message on its way: what is kept of it until the pool says how it went. A struct and not an
-/// `async fn`, since so many may wait at once that their size counts.
-pub(crate) struct Sending<'a, R> {
+/// A message on its way: what is kept of it until the pool says how it went, see
+/// [`Pool::send_recalling`](crate::Pool::send_recalling). A struct and not an `async fn`, since so many
+/// may wait at once that their size counts.
+///
+/// # Cancel safety
+/// That of [`Pool::send`](crate::Pool::send).
+#[must_use]
+pub struct Sending<'a, R> {
     shared: Arc<Shared>,
     envelope: Arc<Envelope>,
-    original: &'a R,
-    /// When it gives up waiting for a connection, on the pool's clock.
-    deadline: Duration,
+    /// Until it goes on.
+    original: Option<R>,
     state: State<'a>,
 }
 
 enum State<'a> {
     /// For the first connection that takes it.
     Waits(oneshot::Receiver<Outcome>),
-    /// All that takes more than that.
+    /// All that takes more than that; it has the original.
     GoesOn(Pin<Box<dyn Future<Output = Report> + Send + 'a>>),
 }
 
-impl<'a, R: Recall> Sending<'a, R> {
+impl<R> fmt::Debug for Sending<'_, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sending")
+            .field("envelope", &self.envelope)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a, R: Recall + 'a> Sending<'a, R> {
     /// Lines a message up, once for all its recipients where the server takes so many.
+    ///
+    /// * `deadline`: when it gives up waiting for a connection, on the pool's clock.
     pub(crate) fn begin(
         shared: Arc<Shared>,
         envelope: Arc<Envelope>,
         content: Content,
         deadline: Duration,
-        original: &'a R,
+        original: R,
     ) -> Self {
+        let mut original = Some(original);
         let recipients_max = shared.recipients_max.load(Ordering::Relaxed);
-        let state = if envelope.recipients().len() > recipients_max {
+        let is_too_large = envelope.recipients().len() > recipients_max;
+        let state = if let Some(original) = original.take_if(|_| is_too_large) {
             let (shared, envelope) = (Arc::clone(&shared), Arc::clone(&envelope));
             State::GoesOn(Box::pin(async move {
-                let sent = shared.send_split(&envelope, content, deadline, original);
+                let sent = shared.send_split(&envelope, content, deadline, &original);
                 sent.await
             }))
         } else {
@@ -76,29 +94,26 @@ impl<'a, R: Recall> Sending<'a, R> {
             shared,
             envelope,
             original,
-            deadline,
             state,
         }
     }
 }
 
-impl<R: Recall> Future for Sending<'_, R> {
+impl<'a, R: Recall + 'a> Future for Sending<'a, R> {
     type Output = Report;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Report> {
         let this = &mut *self;
         if let State::Waits(hears) = &mut this.state {
-            match ready!(Pin::new(hears).poll(context)) {
-                Ok(Outcome::Done { results, timings }) => {
-                    return Poll::Ready(report(results, timings));
-                }
-                other => {
-                    let (shared, envelope) = (Arc::clone(&this.shared), Arc::clone(&this.envelope));
-                    let (deadline, original) = (this.deadline, this.original);
-                    this.state = State::GoesOn(Box::pin(async move {
-                        shared.go_on(&envelope, other, deadline, original).await
-                    }));
-                }
+            let outcome = match ready!(Pin::new(hears).poll(context)) {
+                Ok(Outcome::Done(report)) => return Poll::Ready(*report),
+                other => other,
+            };
+            if let Some(original) = this.original.take() {
+                let (shared, envelope) = (Arc::clone(&this.shared), Arc::clone(&this.envelope));
+                this.state = State::GoesOn(Box::pin(async move {
+                    shared.go_on(&envelope, outcome, &original).await
+                }));
             }
         }
         match &mut this.state {
@@ -114,27 +129,28 @@ impl Shared {
         self: &Arc<Self>,
         envelope: &Arc<Envelope>,
         mut outcome: Result<Outcome, RecvError>,
-        deadline: Duration,
         original: &impl Recall,
     ) -> Report {
         let all = |failure| {
             let results = vec![Err(failure); envelope.recipients().len()];
-            report(results, Timings::default())
+            Report::new(results, Timings::default())
         };
         loop {
             match outcome {
-                Ok(Outcome::Done { results, timings }) => return report(results, timings),
-                Ok(Outcome::Split {
-                    recipients_max,
-                    content,
-                }) => {
+                Ok(Outcome::Done(report)) => return *report,
+                Ok(Outcome::Split(split)) => {
+                    let Split {
+                        recipients_max,
+                        content,
+                        deadline,
+                    } = *split;
                     self.recipients_max
                         .fetch_min(recipients_max.max(1), Ordering::Relaxed);
                     let sent = self.send_split(envelope, content, deadline, original);
                     return sent.await;
                 }
                 Ok(Outcome::Again(place)) => match original.recall().await {
-                    Ok(content) => outcome = self.line_up(envelope, content, place).await,
+                    Ok(content) => outcome = self.line_up(envelope, content, *place).await,
                     Err(failure) => return all(failure),
                 },
                 Err(_) => return all(gone()),
@@ -159,7 +175,7 @@ impl Shared {
             .map(|part| (Arc::new(part), content.clone()));
         // A server that takes fewer than any before it splits a part once more.
         let sends = parts.map(|(part, content)| async move {
-            Sending::begin(Arc::clone(self), part, content, deadline, original).await
+            Sending::begin(Arc::clone(self), part, content, deadline, original.clone()).await
         });
         let sends = futures_util::future::join_all(sends);
         drop(content);
@@ -169,7 +185,7 @@ impl Shared {
             results.extend(part.results);
             timings = part.timings;
         }
-        report(results, timings)
+        Report::new(results, timings)
     }
 
     /// One transaction, to be begun by the next connection that can; tells how it went.
@@ -195,17 +211,18 @@ impl Shared {
         self: &Arc<Self>,
         envelope: &Arc<Envelope>,
         content: Content,
-        policy: RetryPolicy,
+        retries: &Retries,
         mut report: Report,
     ) -> Report {
-        while let Some((wait, again)) = self.plan_retry(policy, &report) {
+        while let Some((wait, again)) = self.plan_retry(retries, &report) {
             tokio::time::sleep(wait).await;
             let Some(narrowed) = envelope.narrowed(&again) else {
                 break;
             };
             let (shared, narrowed) = (Arc::clone(self), Arc::new(narrowed));
             let deadline = self.now() + self.config.wait_max;
-            let retried = Sending::begin(shared, narrowed, content.clone(), deadline, &content);
+            let retried =
+                Sending::begin(shared, narrowed, content.clone(), deadline, content.clone());
             let retried = retried.await;
             for (index, result) in again.into_iter().zip(retried.results) {
                 report.results[index] = result;
@@ -217,10 +234,10 @@ impl Shared {
     }
 
     /// How long to wait, and which recipients to try again; `None` when there is nothing to do.
-    fn plan_retry(&self, policy: RetryPolicy, report: &Report) -> Option<(Duration, Vec<usize>)> {
+    fn plan_retry(&self, retries: &Retries, report: &Report) -> Option<(Duration, Vec<usize>)> {
         let now = self.now();
-        let mut retry = self
-            .retry
+        let mut retry = retries
+            .state
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut wait = Duration::ZERO;
@@ -230,7 +247,9 @@ impl Shared {
             if matches!(failure.cause, Cause::PoolClosed | Cause::Deadline) {
                 continue;
             }
-            let decision = policy.decide(failure.class(), report.attempts, &mut retry.rng);
+            let decision = retries
+                .policy
+                .decide(failure.class(), report.attempts, &mut retry.rng);
             if let Decision::RetryAfter(delay) = decision {
                 wait = wait.max(delay);
                 again.push(index);
@@ -241,13 +260,5 @@ impl Shared {
             return None;
         }
         retry.budget.withdraw(now).then_some((wait, again))
-    }
-}
-
-fn report(results: Vec<Result<Accepted, Failure>>, timings: Timings) -> Report {
-    Report {
-        results,
-        timings,
-        attempts: 1,
     }
 }

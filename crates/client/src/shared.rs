@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::budget::{Member, Permit};
-use crate::config::Wire;
+use crate::config::{Timeouts, Wire};
 use crate::connection::{self, Connection, Remains};
 use crate::cpu::CpuMeter;
 use crate::dial::{Dialed, Dialer, Target};
@@ -41,14 +41,29 @@ pub(crate) struct Shared {
     pub(crate) ended: Notify,
     /// Lowered by servers that announce less.
     pub(crate) recipients_max: AtomicUsize,
-    pub(crate) retry: Mutex<RetryState>,
+    /// Where `send` tries again by itself.
+    pub(crate) retries: Option<Box<Retries>>,
     /// Where other pools have a say in how many connections there are.
     budget: Option<Member>,
+}
+
+/// How `send` tries again what failed for now.
+pub(crate) struct Retries {
+    pub(crate) policy: RetryPolicy,
+    pub(crate) state: Mutex<RetryState>,
 }
 
 pub(crate) struct RetryState {
     pub(crate) rng: Rng,
     pub(crate) budget: RetryBudget,
+}
+
+impl Retries {
+    pub(crate) fn new(policy: RetryPolicy, rng: Rng) -> Self {
+        let budget = RetryBudget::default();
+        let state = Mutex::new(RetryState { rng, budget });
+        Self { policy, state }
+    }
 }
 
 /// Settings that are used while the pool runs.
@@ -59,8 +74,6 @@ pub(crate) struct Config {
     pub(crate) age_max: Duration,
     pub(crate) idle_max: Duration,
     pub(crate) wait_max: Duration,
-    pub(crate) retry: Option<RetryPolicy>,
-    pub(crate) timeouts: crate::Timeouts,
     /// The shortest timeout: how often a connection looks at its deadline.
     pub(crate) tick: Duration,
 }
@@ -71,7 +84,7 @@ impl Shared {
         dialer: Dialer,
         endpoints: Endpoints,
         dispatch: Dispatch,
-        rng: Rng,
+        retries: Option<Box<Retries>>,
         budget: Option<Member>,
     ) -> Self {
         Self {
@@ -85,10 +98,7 @@ impl Shared {
             closing: Notify::new(),
             ended: Notify::new(),
             recipients_max: AtomicUsize::new(RECIPIENTS_MAX),
-            retry: Mutex::new(RetryState {
-                rng,
-                budget: RetryBudget::default(),
-            }),
+            retries,
             budget,
         }
     }
@@ -113,6 +123,10 @@ impl Shared {
 
     pub(crate) fn endpoint_name(&self, endpoint: usize) -> Arc<str> {
         self.endpoints.name(endpoint)
+    }
+
+    pub(crate) fn timeouts(&self) -> &Timeouts {
+        &self.dialer.timeouts
     }
 
     /// Feeds the adaptive limit. A refusal, quick or slow, says nothing of what a message takes.
@@ -298,33 +312,13 @@ impl Drop for SlotGuard {
 }
 
 async fn connect_and_run(mut guard: SlotGuard) {
-    let shared = Arc::clone(&guard.shared);
-    let slot = guard.slot;
     // Boxed, so that an open connection does not hold the room that dialing took.
-    let dialed = tokio::select! {
-        biased;
-        dialed = Box::pin(shared.dial_in_budget()) => dialed,
-        () = shared.until_closing() => Err(pool_closed()),
+    let Some((permit, connection)) = Box::pin(guard.connect()).await else {
+        return;
     };
-    let now = shared.now();
-    let (permit, endpoint, dialed) = match dialed {
-        Ok(dialed) => dialed,
-        Err(failure) => {
-            guard.state = SlotState::Ended;
-            shared.decide(now, |dispatch| {
-                dispatch.dial_failed(slot, &failure, now);
-                Kick::Nothing
-            });
-            return;
-        }
-    };
-    guard.state = SlotState::Open;
-    shared.decide(now, |dispatch| {
-        dispatch.opened(slot, dialed.timings.tls_resumed);
-        dispatch.grow(now)
-    });
-    let connection = Connection::new(Arc::clone(&shared), slot, endpoint, dialed);
-    let remains = Box::new(connection).run().await;
+    let (shared, slot) = (&guard.shared, guard.slot);
+    let endpoint = connection.endpoint();
+    let remains = connection.run().await;
     // Before the slot: who takes that finds the permit there.
     drop(permit);
     guard.state = SlotState::Ended;
@@ -342,6 +336,37 @@ async fn connect_and_run(mut guard: SlotGuard) {
         dispatch.closed(slot, was_active);
         dispatch.kick(now)
     });
+}
+
+impl SlotGuard {
+    /// `None`: it failed, and who waited for it was told.
+    async fn connect(&mut self) -> Option<(Option<Permit>, Box<Connection>)> {
+        let (shared, slot) = (&self.shared, self.slot);
+        let dialed = tokio::select! {
+            biased;
+            dialed = shared.dial_in_budget() => dialed,
+            () = shared.until_closing() => Err(pool_closed()),
+        };
+        let now = shared.now();
+        let (permit, endpoint, dialed) = match dialed {
+            Ok(dialed) => dialed,
+            Err(failure) => {
+                self.state = SlotState::Ended;
+                shared.decide(now, |dispatch| {
+                    dispatch.dial_failed(slot, &failure, now);
+                    Kick::Nothing
+                });
+                return None;
+            }
+        };
+        self.state = SlotState::Open;
+        shared.decide(now, |dispatch| {
+            dispatch.opened(slot, dialed.timings.tls_resumed);
+            dispatch.grow(now)
+        });
+        let connection = Connection::new(Arc::clone(shared), slot, endpoint, dialed);
+        Some((permit, Box::new(connection)))
+    }
 }
 
 impl Shared {

@@ -8,13 +8,15 @@
 
 use std::fmt;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{self, Poll, ready};
 use std::time::Duration;
 
 use client::{
     Budget, BuildError, Cause, Concurrency, Failure, Kind, Network, Pool, PoolStats, Recall, Relay,
-    Report, Scope, Stage, Timings, TlsContext,
+    Report, Scope, Sending, Stage, Timings, TlsContext,
 };
 use futures_util::future::join_all;
 use rustc_hash::FxHashMap;
@@ -23,7 +25,7 @@ use store::{Outcome, StageTimes};
 use tokio::time::Instant;
 
 use crate::dispose::{self, Feedback, Verdict};
-use crate::route::{Resolved, Source, UnknownPolicy, Via};
+use crate::route::{Resolved, Source, Via};
 
 /// How long a message may wait inside the pool for a connection. The schedule grants what the window
 /// allows, so this ends only what got stuck: it is longer than any step of making a connection, whose
@@ -132,37 +134,34 @@ impl Deliverer {
     ///
     /// # Cancel safety
     /// What is on the wire when this is dropped goes on, and nobody hears how it went.
-    pub fn deliver<'a, R: Recall>(
+    pub fn deliver<R: Recall + 'static>(
         &self,
-        resolved: &'a Resolved,
-        source: &'a Source,
+        resolved: &Arc<Resolved>,
+        source: &Arc<Source>,
         outgoing: Outgoing,
-        original: &'a R,
-    ) -> impl Future<Output = Delivery> + Send + use<'a, R> {
+        original: R,
+    ) -> Delivering<R> {
         let Outgoing {
             envelope,
             content,
             wait_max,
         } = outgoing;
         let recipients = envelope.recipients().len();
-        // A pool that somebody holds is not forgotten.
-        let mut begun = self.entry(resolved, source).map(|entry| {
-            let sending = entry
-                .pool
-                .send_recalling(envelope, content, wait_max, original);
-            (entry, sending)
-        });
-        async move {
-            let report = match &mut begun {
-                Ok((_, sending)) => sending.await,
-                Err(error) => unusable(error, recipients),
-            };
-            let context = Context {
-                site: &resolved.site,
-                source: &source.name,
-                unknown: resolved.route.unknown,
-            };
-            context.delivery(&report)
+        let begun = match self.entry(resolved, source) {
+            Ok(entry) => {
+                let pool = &entry.pool;
+                let sending = pool.send_recalling(envelope, content, wait_max, original);
+                Begun::Sending {
+                    sending,
+                    _held: entry,
+                }
+            }
+            Err(error) => Begun::Unusable(Box::new(unusable(&error, recipients))),
+        };
+        Delivering {
+            resolved: Arc::clone(resolved),
+            source: Arc::clone(source),
+            begun,
         }
     }
 
@@ -276,7 +275,7 @@ impl Deliverer {
             .concurrency(Concurrency::Fixed(route.connections_max))
             .messages_per_connection(route.messages_per_connection)
             .wait_max(WAIT_MAX)
-            .timeouts(route.timeouts)
+            .timeouts(Arc::clone(&route.timeouts))
             .ehlo_name(source.ehlo_name.clone())
             .retry_seed(self.seed ^ resolved.shape)
             .build()
@@ -328,20 +327,59 @@ fn unusable(error: &BuildError, recipients: usize) -> Report {
     }
 }
 
-/// What all recipients of an attempt have in common.
-struct Context<'a> {
-    site: &'a Arc<str>,
-    source: &'a Arc<str>,
-    unknown: UnknownPolicy,
+/// A message on its way to recipients of one site. A struct, since so many may be at once that their
+/// size counts.
+#[must_use]
+pub struct Delivering<R> {
+    resolved: Arc<Resolved>,
+    source: Arc<Source>,
+    begun: Begun<R>,
 }
 
-impl Context<'_> {
+enum Begun<R> {
+    Sending {
+        sending: Sending<'static, R>,
+        /// A pool that somebody holds is not forgotten.
+        _held: Arc<Entry>,
+    },
+    Unusable(Box<Report>),
+}
+
+impl<R> fmt::Debug for Delivering<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delivering")
+            .field("site", &self.resolved.site)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<R: Recall + 'static> Future for Delivering<R> {
+    type Output = Delivery;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<Delivery> {
+        let this = &mut *self;
+        let report = match &mut this.begun {
+            Begun::Sending { sending, .. } => ready!(Pin::new(sending).poll(context)),
+            Begun::Unusable(report) => Report::clone(report),
+        };
+        Poll::Ready(this.delivery(&report))
+    }
+}
+
+impl<R> Delivering<R> {
+    /// Where it goes.
+    #[must_use]
+    pub fn resolved(&self) -> &Arc<Resolved> {
+        &self.resolved
+    }
+
     fn delivery(&self, report: &Report) -> Delivery {
+        let unknown = self.resolved.route.unknown;
         let times = stage_times(&report.timings);
         let has_progress = report.results.iter().any(Result::is_ok);
         let mut feedback = Feedback::Withdrawn;
         let attempt = |result| {
-            let verdict = dispose::judge(result, &report.timings, self.unknown, has_progress);
+            let verdict = dispose::judge(result, &report.timings, unknown, has_progress);
             feedback = feedback.and(verdict.feedback);
             Attempt {
                 verdict,
@@ -366,9 +404,9 @@ impl Context<'_> {
         };
         Outcome {
             attempt: 0,
-            site: Arc::clone(self.site),
+            site: Arc::clone(&self.resolved.site),
             host: host.map(Arc::clone).unwrap_or_default(),
-            source: Arc::clone(self.source),
+            source: Arc::clone(&self.source.name),
             stage: stage.into(),
             class,
             said: dispose::said(result),

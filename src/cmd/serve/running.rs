@@ -90,7 +90,7 @@ impl Running {
             smtps: encrypted.to_vec(),
             http: Some(http_address),
         };
-        let running = Self {
+        let mut running = Self {
             config,
             engine,
             access,
@@ -103,6 +103,7 @@ impl Running {
             .leave_traces(&data_dir)
             .or_exit_with(Exit::Unavailable, data_dir.display())?;
         running.announce(file.as_deref()).await?;
+        running.config.forget_what_others_have();
         Ok(running)
     }
 
@@ -226,6 +227,7 @@ impl Running {
             "the configuration was reloaded"
         );
         self.config = config;
+        self.config.forget_what_others_have();
     }
 
     /// Lets what is on the wire end while the edges still answer; then as [`drain`](Self::drain).

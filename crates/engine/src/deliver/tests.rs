@@ -9,7 +9,7 @@ use store::Said;
 use super::*;
 use crate::dispose::Disposition;
 use crate::route::zone::Zone;
-use crate::route::{Own, Resolver, ResolverOptions, Route, Routes};
+use crate::route::{Own, Resolver, ResolverOptions, Route, Routes, UnknownPolicy};
 
 fn host() -> Domain {
     "us.example.org".parse().unwrap()
@@ -21,7 +21,7 @@ fn relay(sink: &Sink) -> Relay {
 
 fn smarthosts(relays: Vec<Relay>) -> Route {
     Route {
-        timeouts: client::Timeouts::all(Duration::from_secs(20)),
+        timeouts: client::Timeouts::all(Duration::from_secs(20)).into(),
         ..Route::new("smart", Via::Smarthosts(relays), host())
     }
 }
@@ -61,9 +61,9 @@ fn content() -> Content {
     Content::from_text(b"Subject: hello\n\nHello.\n").unwrap()
 }
 
-async fn deliver(deliverer: &Deliverer, resolved: &Resolved, recipients: &[&str]) -> Delivery {
-    let (source, original) = (resolved.route.source(1), content());
-    let sent = deliverer.deliver(resolved, source, outgoing(recipients), &original);
+async fn deliver(deliverer: &Deliverer, resolved: &Arc<Resolved>, recipients: &[&str]) -> Delivery {
+    let source = resolved.route.source(1);
+    let sent = deliverer.deliver(resolved, source, outgoing(recipients), content());
     sent.await
 }
 
@@ -361,8 +361,8 @@ async fn sources_have_connections_of_their_own_and_idle_pools_are_forgotten() {
     };
     let (deliverer, resolved) = (deliverer(), resolved(route).await);
     for (source, _) in &resolved.route.sources {
-        let (outgoing, content) = (outgoing(&["a@example.net"]), content());
-        let sent = deliverer.deliver(&resolved, source, outgoing, &content);
+        let outgoing = outgoing(&["a@example.net"]);
+        let sent = deliverer.deliver(&resolved, source, outgoing, content());
         let delivery = sent.await;
         assert_eq!(delivery.attempts[0].outcome.source, source.name);
     }

@@ -22,7 +22,6 @@ use std::time::Duration;
 
 use client::{Relay, TlsMode, Wire};
 use flow::rate::RateLimit;
-use flow::retry::RetryPolicy;
 use rustls_pki_types::CertificateDer;
 use smtp::{ClientName, Domain};
 
@@ -70,10 +69,8 @@ pub struct Route {
     pub port: u16,
     /// Given up after this long, in place of the engine's own limit.
     pub max_age: Option<Duration>,
-    /// When to try again, in place of the engine's own curve.
-    pub retry: Option<RetryPolicy>,
-    /// How long each step may take.
-    pub timeouts: client::Timeouts,
+    /// How long each step may take; one for many routes.
+    pub timeouts: Arc<client::Timeouts>,
 }
 
 /// By whom mail of a route is taken.
@@ -158,8 +155,7 @@ impl Route {
             allow_loopback: false,
             port: 25,
             max_age: None,
-            retry: None,
-            timeouts: client::Timeouts::default(),
+            timeouts: Arc::default(),
         }
     }
 

@@ -279,7 +279,7 @@ fn routes(is_holding: bool, rng: &mut Rng) -> Vec<Route> {
         );
         route.connections_max = 1 + rng.up_to(3) as usize;
         route.messages_per_connection = pick(rng, &[1, 3, 1000]);
-        route.timeouts = Timeouts::all(seconds(rng, 5, 40));
+        route.timeouts = Timeouts::all(seconds(rng, 5, 40)).into();
         if is_holding {
             route.unknown = UnknownPolicy::Hold;
         }

@@ -249,7 +249,7 @@ impl<A: Acceptor> Session<A> {
         self.open = Some(Box::new(Open {
             reverse_path,
             parameters,
-            recipients: Vec::new(),
+            recipients: Vec::with_capacity(1),
             content: None,
         }));
         Ok(())

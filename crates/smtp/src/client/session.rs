@@ -34,7 +34,7 @@ use crate::extension::Extensions;
 use crate::reply::{Reply, ReplyParser, Severity};
 
 use super::mode::{BeginError, Mode, ProtocolError};
-use super::settled::{End, Marks, Settled, TransactionStage};
+use super::settled::{Mark, Settled, TransactionStage};
 use super::transaction::Transaction;
 use super::writing::{Form, Writing};
 
@@ -46,6 +46,9 @@ pub struct Session {
     parser: ReplyParser,
     /// Begun and not settled, oldest first; the front one's reply comes next.
     open: VecDeque<Transaction>,
+    /// Content of open transactions that is not in `writing`: not yet, or no longer, as nothing more is
+    /// written. By their ids.
+    kept: Vec<(u64, Content)>,
     /// For each reply that is due: where in the stream its command ends.
     due: VecDeque<u64>,
     settled: VecDeque<Settled>,
@@ -58,7 +61,7 @@ pub struct Session {
     is_dirty: bool,
     state: State,
     /// The 421 and where it came, while the transaction it answered is open.
-    closing: Option<(TransactionStage, Reply)>,
+    closing: Option<Box<(TransactionStage, Reply)>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +86,7 @@ impl Session {
             extensions,
             parser: ReplyParser::default(),
             open: VecDeque::new(),
+            kept: Vec::new(),
             due: VecDeque::new(),
             settled: VecDeque::new(),
             writing: Writing::default(),
@@ -167,26 +171,11 @@ impl Session {
         };
         self.begun += 1;
         self.is_dirty = true;
-        let mut transaction = Transaction {
-            id: self.begun,
-            stage: if needs_rset {
-                TransactionStage::Rset
-            } else {
-                TransactionStage::Mail
-            },
-            content_len: content.len(),
-            content: None,
-            by_bdat,
-            recipients: envelope.recipients().len(),
-            recipients_replied: 0,
-            refused: Vec::new(),
-            verdict: None,
-            marks: Marks {
-                begun: now,
-                ..Marks::default()
-            },
-        };
+        let recipients = envelope.recipients().len();
+        let mut transaction = Transaction::new(self.begun, recipients, content.len(), now);
+        transaction.by_bdat = by_bdat;
         if needs_rset {
+            transaction.stage = TransactionStage::Rset;
             self.command(|out| out.extend_from_slice(b"RSET\r\n"));
         }
         self.command(|out| command::write_mail(out, envelope.reverse_path(), &parameters));
@@ -202,7 +191,7 @@ impl Session {
             self.due.push_back(self.writing.end());
         } else {
             self.command(|out| out.extend_from_slice(b"DATA\r\n"));
-            transaction.content = Some(content);
+            self.kept.push((transaction.id, content));
         }
         self.open.push_back(transaction);
         if self.mode == Mode::Lockstep {
@@ -250,12 +239,13 @@ impl Session {
     pub fn end(&mut self) {
         if self.state == State::Closing {
             for open in &mut self.open {
-                open.marks.content = None;
+                open.marks.unset(Mark::Content);
             }
             if let (Some(front), Some(answer)) = (self.open.front_mut(), self.closing.take())
                 && !front.all_refused()
             {
-                front.verdict.get_or_insert(answer);
+                let (stage, reply) = *answer;
+                front.object(stage, reply);
             }
         }
         self.give_up();
@@ -267,7 +257,8 @@ impl Session {
         self.drop_output();
         self.due.clear();
         while let Some(transaction) = self.open.pop_front() {
-            self.settled.push_back(transaction.cut_off());
+            let content = self.unkeep(transaction.id);
+            self.settled.push_back(transaction.cut_off(content));
         }
     }
 
@@ -279,7 +270,12 @@ impl Session {
 
     /// The next transaction that has been settled.
     pub fn settled(&mut self) -> Option<Settled> {
-        self.settled.pop_front()
+        let next = self.settled.pop_front();
+        if self.settled.is_empty() {
+            // A connection waits most of the time, with nothing in it.
+            self.settled = VecDeque::new();
+        }
+        next
     }
 
     /// Whether there is something to write.
@@ -298,7 +294,7 @@ impl Session {
         let open = &mut self.open;
         self.writing.advance(written, |id| {
             if let Some(transaction) = open.iter_mut().find(|open| open.id == id) {
-                transaction.marks.content = Some(now);
+                transaction.marks.set(Mark::Content, now);
             }
         });
     }
@@ -435,33 +431,36 @@ impl Session {
     fn stop_writing(&mut self, reply: &Reply) {
         let written = self.writing.written();
         self.state = State::Closing;
-        self.closing = self.open.front().map(|front| (front.stage, reply.clone()));
+        let front = self.open.front();
+        self.closing = front.map(|front| Box::new((front.stage, reply.clone())));
         self.due.retain(|command_end| *command_end <= written);
         self.drop_output();
     }
 
-    /// Nothing more is written; content goes back to its transaction.
+    /// Nothing more is written, and its content is kept.
     fn drop_output(&mut self) {
-        let open = &mut self.open;
-        self.writing.clear(|id, content| {
-            if let Some(transaction) = open.iter_mut().find(|open| open.id == id) {
-                transaction.content = Some(content);
-            }
-        });
+        let kept = &mut self.kept;
+        self.writing.clear(|id, content| kept.push((id, content)));
         self.held.clear();
+    }
+
+    /// The content of a transaction, if it is not in `writing` and was not written.
+    fn unkeep(&mut self, id: u64) -> Option<Content> {
+        let place = self.kept.iter().position(|(of, _)| *of == id)?;
+        Some(self.kept.swap_remove(place).1)
     }
 
     fn on_mail(&mut self, reply: Reply, now: Duration) -> Result<(), ProtocolError> {
         let Some(front) = self.open.front_mut() else {
             return Ok(());
         };
-        front.marks.mail = Some(now);
+        front.marks.set(Mark::Mail, now);
         front.stage = TransactionStage::Rcpt;
         match reply.code().severity() {
             Severity::Completed => self.next_in_lockstep(),
             Severity::Intermediate => return Err(ProtocolError::Nonsense(reply)),
             Severity::Transient | Severity::Permanent => {
-                front.verdict.get_or_insert((TransactionStage::Mail, reply));
+                front.object(TransactionStage::Mail, reply);
                 if self.mode == Mode::Lockstep {
                     self.settle_front(None);
                 }
@@ -480,11 +479,13 @@ impl Session {
             Severity::Completed => {}
             Severity::Intermediate => return Err(ProtocolError::Nonsense(reply)),
             // Where MAIL was refused, RCPT is out of order: that reply says nothing about anybody.
-            Severity::Transient | Severity::Permanent if front.verdict.is_some() => {}
-            Severity::Transient | Severity::Permanent => front.refused.push((index, reply)),
+            Severity::Transient | Severity::Permanent if front.has_verdict() => {}
+            Severity::Transient | Severity::Permanent => {
+                front.refuse(index as usize, reply);
+            }
         }
         if front.recipients_replied == front.recipients {
-            front.marks.rcpt = Some(now);
+            front.marks.set(Mark::Rcpt, now);
             front.stage = if front.by_bdat {
                 TransactionStage::Final
             } else {
@@ -511,9 +512,9 @@ impl Session {
             }
             Severity::Intermediate => {
                 front.stage = TransactionStage::Final;
-                let id = front.id;
-                match front.content.take() {
-                    Some(content) if front.verdict.is_none() && !front.all_refused() => {
+                let (id, is_wanted) = (front.id, !front.has_verdict() && !front.all_refused());
+                match self.unkeep(id) {
+                    Some(content) if is_wanted => {
                         self.writing.push_content(id, content, Form::Stuffed);
                     }
                     _ => self.writing.push(|out| out.extend_from_slice(b".\r\n")),
@@ -522,8 +523,8 @@ impl Session {
                 Ok(())
             }
             Severity::Transient | Severity::Permanent => {
-                if front.verdict.is_none() && !front.all_refused() {
-                    front.verdict = Some((TransactionStage::Data, reply));
+                if !front.all_refused() {
+                    front.object(TransactionStage::Data, reply);
                 }
                 self.settle_front(None);
                 Ok(())
@@ -538,7 +539,7 @@ impl Session {
         if reply.code().severity() == Severity::Intermediate {
             return Err(ProtocolError::Nonsense(reply));
         }
-        front.marks.end = Some(now);
+        front.marks.set(Mark::End, now);
         self.is_dirty = !reply.code().is_completed();
         self.settle_front(Some(reply));
         Ok(())
@@ -548,16 +549,10 @@ impl Session {
     fn settle_front(&mut self, reply: Option<Reply>) {
         self.held.clear();
         self.closing = None;
-        let Some(mut front) = self.open.pop_front() else {
-            return;
-        };
-        let end = match (front.verdict.take(), reply) {
-            (Some((stage, reply)), _) => End::Refused(stage, reply),
-            (None, _) if front.all_refused() => End::AllRefused,
-            (None, Some(reply)) => End::Final(reply),
-            (None, None) => End::NotSent,
-        };
-        self.settled.push_back(front.settle(end));
+        if let Some(front) = self.open.pop_front() {
+            let content = self.unkeep(front.id);
+            self.settled.push_back(front.answered(reply, content));
+        }
     }
 
     fn next_in_lockstep(&mut self) {

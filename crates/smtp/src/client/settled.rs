@@ -37,19 +37,78 @@ pub enum End {
     Unknown,
 }
 
-/// When each step ended, on the driver's clock; `None` where it was not reached.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+/// When each step of a transaction ended, on the driver's clock. Microseconds after it was begun and at
+/// most 71 minutes, since so many may be unanswered at once that their size counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Marks {
+    begun: Duration,
+    after_us: [u32; 4],
+}
+
+/// A step that is marked.
+#[derive(Clone, Copy)]
+pub(super) enum Mark {
+    Mail,
+    Rcpt,
+    Content,
+    End,
+}
+
+const NOT_REACHED: u32 = u32::MAX;
+
+impl Marks {
+    pub(super) fn new(begun: Duration) -> Self {
+        Self {
+            begun,
+            after_us: [NOT_REACHED; 4],
+        }
+    }
+
+    pub(super) fn set(&mut self, mark: Mark, now: Duration) {
+        let after_us = now.saturating_sub(self.begun).as_micros();
+        self.after_us[mark as usize] = u32::try_from(after_us)
+            .unwrap_or(NOT_REACHED)
+            .min(NOT_REACHED - 1);
+    }
+
+    pub(super) fn unset(&mut self, mark: Mark) {
+        self.after_us[mark as usize] = NOT_REACHED;
+    }
+
+    fn get(&self, mark: Mark) -> Option<Duration> {
+        let after_us = Some(self.after_us[mark as usize]).filter(|us| *us != NOT_REACHED)?;
+        Some(self.begun + Duration::from_micros(after_us.into()))
+    }
+
     /// The transaction was begun.
-    pub begun: Duration,
-    /// Reply to MAIL.
-    pub mail: Option<Duration>,
+    #[must_use]
+    pub fn begun(&self) -> Duration {
+        self.begun
+    }
+
+    /// Reply to MAIL; `None` where it was not reached. So for the others.
+    #[must_use]
+    pub fn mail(&self) -> Option<Duration> {
+        self.get(Mark::Mail)
+    }
+
     /// Reply to the last RCPT.
-    pub rcpt: Option<Duration>,
+    #[must_use]
+    pub fn rcpt(&self) -> Option<Duration> {
+        self.get(Mark::Rcpt)
+    }
+
     /// The last byte of content was written.
-    pub content: Option<Duration>,
+    #[must_use]
+    pub fn content(&self) -> Option<Duration> {
+        self.get(Mark::Content)
+    }
+
     /// Reply to the content.
-    pub end: Option<Duration>,
+    #[must_use]
+    pub fn end(&self) -> Option<Duration> {
+        self.get(Mark::End)
+    }
 }
 
 /// The result of one transaction; there is exactly one for each that was begun.

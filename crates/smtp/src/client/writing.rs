@@ -44,6 +44,8 @@ pub(super) enum Form {
 
 const END_OF_DATA: &[u8] = b".\r\n";
 
+/// Room for commands at first: those of a transaction or two.
+const BUFFER_BYTES: usize = 256;
 /// Written commands are dropped from the buffer's front past this size.
 const BUFFER_WRITTEN_MAX: usize = 64 * 1024;
 
@@ -64,6 +66,9 @@ impl Writing {
 
     /// Queues what `write` appends.
     pub(super) fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.buffer.capacity() == 0 {
+            self.buffer.reserve(BUFFER_BYTES);
+        }
         let before = self.buffer.len();
         write(&mut self.buffer);
         let after = self.buffer.len();
@@ -186,7 +191,8 @@ impl Writing {
 
     fn reclaim(&mut self) {
         if self.pieces.is_empty() {
-            self.buffer.clear();
+            // What was written waits for its replies, and takes no room for more.
+            (self.pieces, self.buffer) = (VecDeque::new(), Vec::new());
             self.buffer_written = 0;
         } else if self.buffer_written > BUFFER_WRITTEN_MAX {
             self.buffer.drain(..self.buffer_written);

@@ -1,6 +1,7 @@
 //! The client session against scripted replies.
 
 use super::*;
+use crate::client::End;
 use crate::envelope::Recipient;
 use crate::{Address, ReversePath};
 use proptest::prelude::*;
@@ -512,10 +513,10 @@ proptest! {
         while let Some(settled) = session.settled() {
             ids.push(settled.id);
             if let End::Final(reply) = &settled.end && reply.code().is_completed() {
-                prop_assert!(settled.marks.content.is_some());
+                prop_assert!(settled.marks.content().is_some());
             }
             if settled.end == End::Unknown {
-                prop_assert!(settled.marks.content.is_some());
+                prop_assert!(settled.marks.content().is_some());
             }
         }
         prop_assert_eq!(ids, (1..=begun).collect::<Vec<u64>>());
