@@ -173,12 +173,13 @@ impl<'a> Account<'a> {
 
     /// How it ended has its reason, and so has every copy but one.
     fn recipient(&mut self, planned: &Planned, index: usize, address: &str, end: &Event) {
-        let commits: Vec<&Commit> = self
+        let mut commits: Vec<&Commit> = self
             .book
             .commits
             .iter()
             .filter(|commit| commit.to.iter().any(|to| to == address))
             .collect();
+        commits.sort_by_key(|commit| commit.written);
         let is_refused = |one: &&Try| one.address == address && one.code >= 500;
         let is_gone = address.ends_with("@gone.example");
         let kept = match end.status {
@@ -294,10 +295,10 @@ impl<'a> Account<'a> {
                     .push(format!("{address} was tried at {now:?}, after its end"));
             }
             let mut lost = self.book.commits.iter().filter(|commit| {
-                let is_before = commit.life == one.life && commit.at < one.written;
+                let is_before = commit.life == one.life && commit.written < one.written;
                 is_before && commit.to.iter().any(|to| to == address)
             });
-            if lost.any(|commit| !self.was_told(address, one.life, commit.at, one.written)) {
+            if lost.any(|it| !self.was_told(address, one.life, it.written, one.written)) {
                 self.wrong
                     .push(format!("{address} was sent again without a word"));
             }
@@ -323,7 +324,7 @@ impl<'a> Account<'a> {
             .find(|at| **at <= one.written);
         let told = self.seen.told.iter().rev();
         let mut known =
-            told.filter(|told| *told.event.address == *address && told.at <= one.written);
+            told.filter(|told| *told.event.address == *address && told.at < one.written);
         let last = known.find(|told| told.life == one.life || self.is_kept(&told.event));
         match last {
             Some(last) if retried.is_none_or(|at| *at < last.at) => last.event.due_at,

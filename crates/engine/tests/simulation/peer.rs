@@ -52,6 +52,8 @@ impl Weather {
 pub(crate) struct Commit {
     pub(crate) at: Instant,
     /// The engine's life that sent it.
+    /// When the engine wrote the last of it: what a cut line holds back comes long after.
+    pub(crate) written: Instant,
     pub(crate) life: u32,
     pub(crate) from: String,
     pub(crate) to: Vec<String>,
@@ -360,6 +362,7 @@ impl Session {
         let heard = Arc::new(OnceLock::new());
         self.peers.lock().book.commits.push(Commit {
             at: Instant::now(),
+            written: self.written,
             life: self.life,
             from: self.from.clone(),
             to: std::mem::take(&mut self.to),
