@@ -203,6 +203,10 @@ impl<'a> Account<'a> {
                 0
             }
             Status::Suppressed if planned.suppressed == Some(index) => 0,
+            Status::Canceled if self.seen.canceled.contains_key(&planned.number) => {
+                self.canceled(planned, address);
+                0
+            }
             status => {
                 self.wrong.push(format!("{address} is {}", status.name()));
                 0
@@ -240,6 +244,17 @@ impl<'a> Account<'a> {
             let has_failed = matches!(event.status, Status::Bounced | Status::Expired);
             has_failed && *event.address == *address && self.is_in_gap(told.at, told.at)
         })
+    }
+
+    /// Once it is known to be taken back, nobody is tried any more.
+    fn canceled(&mut self, planned: &Planned, address: &str) {
+        let known = self.seen.canceled[&planned.number];
+        let mut tries = self.book.tries.iter();
+        let is_late = |one: &Try| known.is_some_and(|known| one.written > known);
+        if tries.any(|one| one.address == address && is_late(one)) {
+            self.wrong
+                .push(format!("{address} was canceled, and tried after that"));
+        }
     }
 
     fn expired(&mut self, address: &str, end: &Event) {

@@ -3,9 +3,9 @@
 //! The real engine on the real store, on disks in memory that lose what was not synced; the real
 //! client, on a network in memory that delays, cuts and tears; real SMTP server machines that refuse,
 //! hang up, drip and think for too long; lives of the engine that end by kill, by power cut in the middle of
-//! any call, by a failing disk or in good order, and wall clocks that jump in between. All of it on
-//! one thread whose clock stands still while anything is to be done, so a seed is the whole storm:
-//! what a seed finds, it finds again.
+//! any call, by a failing disk or in good order, and wall clocks that jump in between; operators who
+//! cancel, suspend and read the configuration again. All of it on one thread whose clock stands still
+//! while anything is to be done, so a seed is the whole storm: what a seed finds, it finds again.
 //!
 //! ```text
 //! MAILRAIL_STORMS=10000 cargo test -p mailrail-engine --test simulation

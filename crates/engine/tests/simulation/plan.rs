@@ -38,6 +38,13 @@ pub(crate) fn mx() -> Vec<(&'static str, Vec<(&'static str, &'static str)>)> {
 /// Where recipients are; the first is the smarthosts', the last does not exist.
 const DOMAINS: [&str; 4] = ["relay.example", "a.example", "b.example", "gone.example"];
 
+const WIRES: [Wire; 4] = [
+    Wire::Lockstep,
+    Wire::Pipelined,
+    Wire::Overlapped,
+    Wire::Windowed(4),
+];
+
 pub(crate) struct Plan {
     pub(crate) seed: u64,
     /// How long the weather is bad.
@@ -45,6 +52,7 @@ pub(crate) struct Plan {
     pub(crate) messages: Vec<Planned>,
     pub(crate) changes: Vec<(Duration, IpAddr, Change)>,
     pub(crate) blows: Vec<(Duration, Blow)>,
+    pub(crate) orders: Vec<(Duration, Order)>,
     /// The engine dies at the moment of these acknowledgements.
     pub(crate) fatal_acks: BTreeSet<usize>,
     pub(crate) routes: Vec<Route>,
@@ -91,6 +99,17 @@ pub(crate) enum Blow {
     Drain(Duration),
 }
 
+/// What an operator does meanwhile.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Order {
+    /// Takes back the message of this number.
+    Cancel(usize),
+    /// Stops everything for so long.
+    Suspend(Duration),
+    /// Reads the configuration again; it says another way of grouping commands.
+    Reload(Wire),
+}
+
 fn seconds(rng: &mut Rng, from: u64, to: u64) -> Duration {
     Duration::from_secs(from) + rng.duration_up_to(Duration::from_secs(to - from))
 }
@@ -119,6 +138,7 @@ impl Plan {
             messages: (0..count).map(message).collect(),
             changes: Vec::new(),
             blows: Vec::new(),
+            orders: Vec::new(),
             fatal_acks: BTreeSet::new(),
             routes: routes(false, &mut rng),
             dns_fails: 0.0,
@@ -141,13 +161,14 @@ impl Plan {
         Self {
             seed,
             chaos,
-            messages,
             changes: changes(chaos, &mut rng),
             blows,
             fatal_acks,
             routes: routes(is_holding, &mut rng),
             dns_fails: pick(&mut rng, &[0.0, 0.1, 0.5]),
             is_holding,
+            orders: orders(chaos, &messages, &mut rng),
+            messages,
         }
     }
 }
@@ -254,6 +275,25 @@ fn blows(chaos: Duration, rng: &mut Rng) -> Vec<(Duration, Blow)> {
     blows
 }
 
+fn orders(chaos: Duration, messages: &[Planned], rng: &mut Rng) -> Vec<(Duration, Order)> {
+    let mut orders = Vec::new();
+    for planned in messages {
+        if rng.chance(0.1) {
+            let after = pick(rng, &[1, 10, 100]);
+            let at = planned.at + rng.duration_up_to(Duration::from_secs(after));
+            orders.push((at, Order::Cancel(planned.number)));
+        }
+    }
+    if rng.chance(0.3) {
+        let time = seconds(rng, 1, 120);
+        orders.push((rng.duration_up_to(chaos), Order::Suspend(time)));
+    }
+    for _ in 0..rng.up_to(2) {
+        orders.push((rng.duration_up_to(chaos), Order::Reload(pick(rng, &WIRES))));
+    }
+    orders
+}
+
 fn routes(is_holding: bool, rng: &mut Rng) -> Vec<Route> {
     let host: Domain = "mail.example.org".parse().unwrap();
     let relay = |index: usize, preference| Relay {
@@ -268,15 +308,7 @@ fn routes(is_holding: bool, rng: &mut Rng) -> Vec<Route> {
     by_mx.tls = client::TlsMode::None;
     let mut routes = vec![by_relay, by_mx];
     for route in &mut routes {
-        route.wire = pick(
-            rng,
-            &[
-                Wire::Lockstep,
-                Wire::Pipelined,
-                Wire::Overlapped,
-                Wire::Windowed(4),
-            ],
-        );
+        route.wire = pick(rng, &WIRES);
         route.connections_max = 1 + rng.up_to(3) as usize;
         route.messages_per_connection = pick(rng, &[1, 3, 1000]);
         route.timeouts = Timeouts::all(seconds(rng, 5, 40)).into();

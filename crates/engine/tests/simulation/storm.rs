@@ -2,12 +2,16 @@
 //!
 //! Over 500 lines: lives, senders and listeners are tasks of one type that share what is known.
 
+mod operator;
+
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use client::TlsContext;
+use engine::views::Filter;
 use engine::{AcceptError, ClaimError, Config, Engine, Options, Submission};
 use flow::rng::Rng;
 use futures_util::FutureExt;
@@ -87,6 +91,8 @@ pub(crate) struct Seen {
     pub(crate) gaps: Vec<(Instant, Instant)>,
     /// Each life's ground.
     pub(crate) grounds: Vec<Arc<Ground>>,
+    /// Messages that somebody wanted to take back, by number, and since when that is known to be done.
+    pub(crate) canceled: BTreeMap<usize, Option<Instant>>,
     /// When everything that waited was made due.
     pub(crate) retried: Vec<Instant>,
     /// When the weather became fair.
@@ -124,6 +130,9 @@ impl Storm {
         storm.listen(&mut rng);
         let lives = tokio::spawn(Arc::clone(&storm).live());
         tokio::spawn(Arc::clone(&storm).change());
+        let orders: Vec<_> = (0..storm.plan.orders.len())
+            .map(|number| tokio::spawn(Arc::clone(&storm).order(number)))
+            .collect();
         let senders: Vec<_> = (0..storm.plan.messages.len())
             .map(|number| tokio::spawn(Arc::clone(&storm).submit(number)))
             .collect();
@@ -132,6 +141,9 @@ impl Storm {
         lives.await.expect("the lives end well");
         for sender in senders {
             sender.await.expect("a sender ends well");
+        }
+        for order in orders {
+            order.await.expect("an order is carried out");
         }
         storm.settle().await;
     }
@@ -543,7 +555,7 @@ impl Storm {
         while engine.stats().recipients > 0 && Instant::now() < deadline {
             if self.plan.is_holding && rounds % 30 == 0 {
                 self.seen.lock().unwrap().retried.push(Instant::now());
-                let retried = engine.retry(&engine::views::Filter::default()).await;
+                let retried = engine.retry(&Filter::default()).await;
                 self.trace.note(format_args!("retried {retried:?}"));
             }
             rounds += 1;
