@@ -310,7 +310,7 @@ impl Core {
     pub(crate) fn cancel(self: &Arc<Self>, filter: &Filter) -> u64 {
         let meant = self.meant_apart(filter);
         let mut canceled = 0;
-        for shard in &self.shards {
+        for (number, shard) in self.shards.iter().enumerate() {
             let mut jobs = shard.schedule();
             let removed = match &meant {
                 Meant::One(one) => one
@@ -327,15 +327,23 @@ impl Core {
                 }
             };
             drop(jobs);
-            for key in removed.iter().map(|job| Key(job.key)) {
-                let recipients = self.batches.recipients(key);
-                self.batches.forget(key);
-                let slot = key.slot();
-                // The slot may have another message by now.
-                let message = self.spool.read(slot).ok();
-                if let Some(message) = message.filter(|message| key.is_of(message.id)) {
-                    canceled += self.cancel_recipients(slot, &message, &recipients);
+            for job in removed {
+                let key = Key(job.key);
+                match self.spool.read(key.slot()) {
+                    Ok(message) if key.is_of(message.id) => {
+                        let recipients = self.batches.recipients(key);
+                        canceled += self.cancel_recipients(key.slot(), &message, &recipients);
+                    }
+                    // The slot has another message by now, or none.
+                    Ok(_) | Err(store::ReadError::Gone) => {}
+                    Err(error) => {
+                        tracing::error!(%error, "a message cannot be read from the spool, nor taken back");
+                        self.note_unreadable(1);
+                        self.turn(number, |jobs, now| jobs.insert(job, now));
+                        continue;
+                    }
                 }
+                self.batches.forget(key);
             }
         }
         canceled + self.cancel_held(&meant, filter)

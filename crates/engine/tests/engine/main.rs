@@ -510,6 +510,27 @@ async fn a_message_that_cannot_be_read_now_is_tried_again_later() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_is_not_taken_back_and_goes_on_waiting() {
+    let bench = Bench::new(&[]).await;
+    let mut config = bench.config();
+    config.cache_bytes_max = 0;
+    let engine = Engine::open(config).await.unwrap();
+    engine.suspend(&relay()).await.unwrap();
+    let mut message = submission(&["a@example.net"]);
+    message.content = Content::from_text(b"Subject: hi\n\nunreadable for now\n").unwrap();
+    let id = engine.accept(message).await.unwrap().id;
+    let (path, at) = find_in_journal(bench.folder.path(), b"unreadable for now");
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    let write = |text: &[u8]| std::os::unix::fs::FileExt::write_all_at(&file, text, at).unwrap();
+    write(b"UNREADABLE");
+    assert_eq!(engine.cancel(&relay()).await, Ok(0));
+    write(b"unreadable");
+    assert_eq!(engine.cancel(&relay()).await, Ok(1));
+    assert_eq!(terminal(&engine, id).await, [Status::Canceled]);
+    engine.drain(Duration::from_secs(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_setting_lets_in_more_recipients_than_a_message_can_have() {
     let bench = Bench::new(&[]).await;
     let mut config = bench.config();
