@@ -6,10 +6,9 @@ them, so that what a process spends on starting, connecting and warming up cance
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 
-from . import clients, measure, processes, receivers, report, tools
+from . import callgrind, clients, measure, processes, receivers, report, tools
 from .clients import Client, Load
 from .measure import Effort
 from .report import Section
@@ -18,15 +17,6 @@ from .speed import CONNECTIONS, OURS
 SYSCALL_RUNS = (1_000, 6_000)
 VALGRIND_RUNS = (500, 2_500)
 TIMEOUT_SECONDS = 600
-# Options of valgrind, and the totals that it prints at the end.
-INSTRUCTIONS = (
-    ("--tool=callgrind", "--callgrind-out-file=/dev/null"),
-    r"Collected : (\d+)",
-)
-ALLOCATIONS = (
-    ("--tool=dhat", "--dhat-out-file=/dev/null"),
-    r"Total:\s+([\d,]+) bytes in ([\d,]+) blocks",
-)
 
 
 def per_message(effort: Effort) -> Section:
@@ -34,7 +24,7 @@ def per_message(effort: Effort) -> Section:
     shrink = 5 if effort.quick else 1
     section = Section(
         f"Cost of one message in the client, {CONNECTIONS} connections, into mailrail sink",
-        ["Client", "system calls", "the most frequent", "instructions", "allocations", "bytes"],
+        ["Client", "system calls", "the most frequent", "instructions", "allocations"],
         [],
         raw=[],
     )
@@ -47,18 +37,17 @@ def per_message(effort: Effort) -> Section:
 def _row(section: Section, client: Client, port: int, shrink: int) -> None:
     try:
         calls = _syscalls(client, port, shrink)
-        machine = _instructions(client, port, shrink) if client.ours else None
-        heap = _allocations(client, port, shrink) if client.ours else (None, None)
+        machine = _machine(client, port, shrink) if client.ours else (None, None)
     except measure.FAILURES as problem:
         report.not_measured(section, client.name, problem)
         return
     frequent = ", ".join(f"{name} {n:.2f}" for name, n in calls.most_common(4) if n >= 0.005)
-    figures = [report.count(f) if f is not None else "" for f in (machine, *heap)]
+    figures = [report.count(f) if f is not None else "" for f in machine]
     total = f"{sum(calls.values()):.2f}"
     tools.say(f"  {client.name:<38} {total} system calls ({frequent})  {' '.join(figures)}")
     section.rows.append([client.name, total, frequent, *figures])
-    raw = {"client": client.name, "syscalls": dict(calls), "instructions": machine}
-    section.raw.append({**raw, "allocations": heap[0], "bytes": heap[1]})
+    raw = {"client": client.name, "syscalls": dict(calls)}
+    section.raw.append({**raw, "instructions": machine[0], "allocations": machine[1]})
 
 
 def _syscalls(client: Client, port: int, shrink: int) -> Counter:
@@ -88,32 +77,14 @@ def read_strace(text: str) -> Counter:
     return counts
 
 
-def _instructions(client: Client, port: int, shrink: int) -> float:
-    return _valgrind(client, port, shrink, *INSTRUCTIONS)[0]
-
-
-def _allocations(client: Client, port: int, shrink: int) -> tuple[float, float]:
-    size_bytes, blocks = _valgrind(client, port, shrink, *ALLOCATIONS)
-    return blocks, size_bytes
-
-
-def _valgrind(
-    client: Client, port: int, shrink: int, options: tuple[str, ...], pattern: str
-) -> list[float]:
-    command = [tools.debian("valgrind", "valgrind"), *options]
+def _machine(client: Client, port: int, shrink: int) -> list[float]:
+    """Instructions and allocations."""
+    command = [tools.debian("valgrind", "valgrind"), *callgrind.OPTIONS]
     totals = []
     for messages in lengths(VALGRIND_RUNS, shrink):
-        said = _under(command, client, Load(port, CONNECTIONS, messages)).stderr
-        totals.append((messages, find_totals(pattern, said)))
+        _under(command, client, Load(port, CONNECTIONS, messages))
+        totals.append((messages, callgrind.totals()))
     return slope(totals)
-
-
-def find_totals(pattern: str, said: str) -> list[int]:
-    """The figures that a tool has printed at its end."""
-    found = re.search(pattern, said)
-    if found is None:
-        raise RuntimeError(f"valgrind said nothing of the form {pattern}")
-    return [int(group.replace(",", "")) for group in found.groups()]
 
 
 def slope(totals: list[tuple[int, list[int]]]) -> list[float]:
@@ -122,10 +93,10 @@ def slope(totals: list[tuple[int, list[int]]]) -> list[float]:
     return [(b - a) / (many - few) for a, b in zip(shorter, longer)]
 
 
-def _under(tool: list[str], client: Client, load: Load) -> processes.Finished:
+def _under(tool: list[str], client: Client, load: Load) -> None:
     log = tools.OUT / "logs" / "cost"
     command = [*tool, *client.command(load)]
-    return processes.run(command, log, timeout_seconds=TIMEOUT_SECONDS).check()
+    processes.run(command, log, timeout_seconds=TIMEOUT_SECONDS).check()
 
 
 def lengths(runs: tuple[int, int], shrink: int) -> list[int]:

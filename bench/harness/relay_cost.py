@@ -6,11 +6,10 @@ them, so that starting, connecting and stopping cancel. Both stop by SIGINT once
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass
 
-from . import cost, measure, receivers, relays, report, throughput, tools
+from . import callgrind, cost, measure, receivers, relays, report, throughput, tools
 from .clients import Client
 from .measure import Effort
 from .report import Section
@@ -40,7 +39,7 @@ def per_message(effort: Effort) -> Section:
     shrink = 5 if effort.quick else 1
     section = Section(
         f"Cost of one message in mailrail serve, {relays.SESSIONS} connections in",
-        ["Load", "system calls", "the most frequent", "instructions", "allocations", "bytes"],
+        ["Load", "system calls", "the most frequent", "instructions", "allocations"],
         [],
         ["Under strace or valgrind everything is slower, so that fewer messages share a sync and a wake-up."],
         raw=[],
@@ -55,15 +54,14 @@ def per_message(effort: Effort) -> Section:
 
 def _row(section: Section, name: str, subject: Subject, shrink: int) -> None:
     calls = _syscalls(subject, shrink)
-    (machine,) = _valgrind(subject, shrink, *cost.INSTRUCTIONS)
-    size_bytes, blocks = _valgrind(subject, shrink, *cost.ALLOCATIONS)
+    machine = _machine(subject, shrink)
     frequent = ", ".join(f"{call} {n:.2f}" for call, n in calls.most_common(6) if n >= 0.05)
-    figures = [report.count(figure) for figure in (machine, blocks, size_bytes)]
+    figures = [report.count(figure) for figure in machine]
     total = f"{sum(calls.values()):.2f}"
     tools.say(f"  {name:<40} {total} system calls ({frequent})  {' '.join(figures)}")
     section.rows.append([name, total, frequent, *figures])
-    raw = {"load": name, "syscalls": dict(calls), "instructions": machine}
-    section.raw.append({**raw, "allocations": blocks, "bytes": size_bytes})
+    raw = {"load": name, "syscalls": dict(calls)}
+    section.raw.append({**raw, "instructions": machine[0], "allocations": machine[1]})
 
 
 def _syscalls(subject: Subject, shrink: int) -> Counter:
@@ -76,17 +74,18 @@ def _syscalls(subject: Subject, shrink: int) -> Counter:
     return cost.difference(counts)
 
 
-def _valgrind(subject: Subject, shrink: int, options: tuple[str, ...], pattern: str) -> list[float]:
-    tool = (tools.debian("valgrind", "valgrind"), *options)
+def _machine(subject: Subject, shrink: int) -> list[float]:
+    """Instructions and allocations."""
+    tool = (tools.debian("valgrind", "valgrind"), *callgrind.OPTIONS)
     totals = []
     for messages in cost.lengths(VALGRIND_RUNS, shrink):
-        said = _under(tool, subject, messages)
-        totals.append((messages, cost.find_totals(pattern, said)))
+        _under(tool, subject, messages)
+        totals.append((messages, callgrind.totals()))
     return cost.slope(totals)
 
 
-def _under(tool: tuple[str, ...], subject: Subject, messages: int) -> str:
-    """Runs one load through the relay under a tool; gives what the tool said.
+def _under(tool: tuple[str, ...], subject: Subject, messages: int) -> None:
+    """Runs one load through the relay under a tool.
 
     So slowed down, the relay may find itself short of disk or CPU and refuse for now: then once more.
     """
@@ -99,10 +98,9 @@ def _under(tool: tuple[str, ...], subject: Subject, messages: int) -> str:
                 raise
 
 
-def _attempt(tool: tuple[str, ...], subject: Subject, messages: int) -> str:
+def _attempt(tool: tuple[str, ...], subject: Subject, messages: int) -> None:
     with relays.folder() as folder, receivers.our_sink() as receiver:
         config = relays.route(receiver.port, *subject.route)
         with relays.serve(folder, config, tool, READY_SECONDS) as relay:
             relay.hand_in(subject.client, messages)
             relay.await_delivered(messages)
-        return relay.log.read_text(errors="replace")
