@@ -355,8 +355,20 @@ impl Core {
         }
         let mut canceled = 0;
         for (slot, message, held) in self.all_held(meant, filter) {
-            let held: Vec<u32> = held.iter().map(|one| one.recipient).collect();
-            canceled += self.cancel_recipients(slot, &message, &held);
+            for one in held {
+                let event = self.event(&message, one.recipient, Status::Canceled);
+                match self.spool.record_if_held(slot, &event) {
+                    Ok(true) => {
+                        self.recorded(Status::Held, event);
+                        canceled += 1;
+                    }
+                    // Somebody has released it since: it may be on the wire.
+                    Ok(false) => {}
+                    Err(error) => {
+                        tracing::error!(%error, message = %message.id, "held mail cannot be taken back");
+                    }
+                }
+            }
         }
         canceled
     }

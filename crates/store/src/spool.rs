@@ -551,6 +551,25 @@ impl Spool {
         self.record_encoded(&mut self.lock(), slot, event, &bytes)
     }
 
+    /// As [`Spool::record`], if its recipient is held still: it is not where somebody has released it or
+    /// taken it back meanwhile. Says whether it was.
+    ///
+    /// # Errors
+    /// [`RecordError`]: nothing was written.
+    pub fn record_if_held(&self, slot: Slot, event: &Event) -> Result<bool, RecordError> {
+        let mut bytes = Vec::with_capacity(256);
+        codec::encode_event(event, &mut bytes);
+        let mut state = self.lock();
+        let entry = state.slots.get(slot);
+        let entry = entry.filter(|entry| entry.id() == event.message);
+        let mark = entry.and_then(|entry| entry.mark(event.recipient));
+        if mark.is_none_or(|mark| mark.status != Status::Held) {
+            return Ok(false);
+        }
+        self.record_encoded(&mut state, slot, event, &bytes)?;
+        Ok(true)
+    }
+
     /// Records several of one message, in order, up to the first that is refused.
     ///
     /// # Errors
